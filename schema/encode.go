@@ -1,0 +1,241 @@
+package schema
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"strings"
+	"unicode/utf8"
+)
+
+// Field tags of opentelemetry-proto v1 (common/v1, resource/v1, logs/v1): number<<3 | wire type.
+const (
+	tagLogsResourceLogs = 1<<3 | 2
+
+	tagResourceLogsResource = 1<<3 | 2
+	tagResourceLogsScope    = 2<<3 | 2
+
+	tagResourceAttr = 1<<3 | 2
+
+	tagScopeLogsScope  = 1<<3 | 2
+	tagScopeLogsRecord = 2<<3 | 2
+	tagScopeName       = 1<<3 | 2
+
+	tagRecordTime         = 1<<3 | 1
+	tagRecordSeverity     = 2<<3 | 0
+	tagRecordSeverityText = 3<<3 | 2
+	tagRecordBody         = 5<<3 | 2
+	tagRecordAttr         = 6<<3 | 2
+	tagRecordFlags        = 8<<3 | 5
+	tagRecordTraceID      = 9<<3 | 2
+	tagRecordSpanID       = 10<<3 | 2
+	tagRecordObserved     = 11<<3 | 1
+	tagRecordEventName    = 12<<3 | 2
+
+	tagKey   = 1<<3 | 2
+	tagValue = 2<<3 | 2
+
+	tagAnyString = 1<<3 | 2
+	tagAnyBool   = 2<<3 | 0
+	tagAnyInt    = 3<<3 | 0
+	tagAnyDouble = 4<<3 | 1
+	tagAnyBytes  = 7<<3 | 2
+)
+
+const scopeName = "weir"
+
+// Encoder appends records to one batch's OTLP LogsData. Its buffer is kept over Reset, so a warm encoder does not allocate.
+type Encoder struct {
+	buf   []byte
+	scope int // where the ScopeLogs' length stands
+	count int
+}
+
+// Reset begins a batch. The resource gets weir.source and weir.incarnation beside the attributes given.
+func (e *Encoder) Reset(source string, inc Incarnation, resource []Attr) {
+	e.count = 0
+	b := append(e.buf[:0], tagLogsResourceLogs, 0, 0, 0, 0)
+	var text [32]byte
+	incText, _ := inc.AppendText(text[:0])
+	own := [2]Attr{String(AttrSource, source), String(AttrIncarnation, string(incText))}
+	size := 0
+	for _, attrs := range [2][]Attr{own[:], resource} {
+		for i := range attrs {
+			size += fieldSize(attrSize(&attrs[i]))
+		}
+	}
+	b = append(b, tagResourceLogsResource)
+	b = binary.AppendUvarint(b, uint64(size))
+	for _, attrs := range [2][]Attr{own[:], resource} {
+		for i := range attrs {
+			b = appendAttr(b, tagResourceAttr, &attrs[i])
+		}
+	}
+	b = append(b, tagResourceLogsScope, 0, 0, 0, 0)
+	e.scope = len(b) - 4
+	b = append(b, tagScopeLogsScope, byte(len(scopeName)+2), tagScopeName, byte(len(scopeName)))
+	e.buf = append(b, scopeName...)
+}
+
+// Append adds a record. Strings that are not valid UTF-8 are made so, except the body, which then travels as bytes.
+func (e *Encoder) Append(r *Record) {
+	e.count++
+	bodyTag := byte(tagAnyString)
+	if r.BodyBytes || !utf8.ValidString(r.Body) {
+		bodyTag = tagAnyBytes
+	}
+	offset := Int(AttrOffset, r.Offset)
+
+	body := fieldSize(len(r.Body))
+	size := fieldSize(body) + fieldSize(attrSize(&offset))
+	if r.Time != 0 {
+		size += 9
+	}
+	if r.Observed != 0 {
+		size += 9
+	}
+	if r.Severity != 0 {
+		size += 1 + uvarintSize(uint64(r.Severity))
+	}
+	if r.SeverityText != "" {
+		size += fieldSize(stringSize(r.SeverityText))
+	}
+	for i := range r.Attrs {
+		size += fieldSize(attrSize(&r.Attrs[i]))
+	}
+	if r.Flags != 0 {
+		size += 5
+	}
+	if r.TraceID != ([16]byte{}) {
+		size += 18
+	}
+	if r.SpanID != ([8]byte{}) {
+		size += 10
+	}
+	if r.EventName != "" {
+		size += fieldSize(stringSize(r.EventName))
+	}
+
+	b := append(e.buf, tagScopeLogsRecord)
+	b = binary.AppendUvarint(b, uint64(size))
+	if r.Time != 0 {
+		b = append(b, tagRecordTime)
+		b = binary.LittleEndian.AppendUint64(b, uint64(r.Time))
+	}
+	if r.Severity != 0 {
+		b = append(b, tagRecordSeverity)
+		b = binary.AppendUvarint(b, uint64(r.Severity))
+	}
+	if r.SeverityText != "" {
+		b = appendString(b, tagRecordSeverityText, r.SeverityText)
+	}
+	b = append(b, tagRecordBody)
+	b = binary.AppendUvarint(b, uint64(body))
+	b = append(b, bodyTag)
+	b = binary.AppendUvarint(b, uint64(len(r.Body)))
+	b = append(b, r.Body...)
+	b = appendAttr(b, tagRecordAttr, &offset)
+	for i := range r.Attrs {
+		b = appendAttr(b, tagRecordAttr, &r.Attrs[i])
+	}
+	if r.Flags != 0 {
+		b = append(b, tagRecordFlags)
+		b = binary.LittleEndian.AppendUint32(b, r.Flags)
+	}
+	if r.TraceID != ([16]byte{}) {
+		b = append(append(b, tagRecordTraceID, 16), r.TraceID[:]...)
+	}
+	if r.SpanID != ([8]byte{}) {
+		b = append(append(b, tagRecordSpanID, 8), r.SpanID[:]...)
+	}
+	if r.Observed != 0 {
+		b = append(b, tagRecordObserved)
+		b = binary.LittleEndian.AppendUint64(b, uint64(r.Observed))
+	}
+	if r.EventName != "" {
+		b = appendString(b, tagRecordEventName, r.EventName)
+	}
+	e.buf = b
+}
+
+// Count is the number of records since Reset.
+func (e *Encoder) Count() int { return e.count }
+
+// Len is the size of the batch so far, in bytes.
+func (e *Encoder) Len() int { return len(e.buf) }
+
+// Bytes completes the batch and returns it. The slice is valid until Reset; more records may be appended before that.
+func (e *Encoder) Bytes() []byte {
+	putLen4(e.buf[1:5], len(e.buf)-5)
+	putLen4(e.buf[e.scope:e.scope+4], len(e.buf)-e.scope-4)
+	return e.buf
+}
+
+// putLen4 writes n as a varint stretched to four bytes, so that a length can be filled in after the fact.
+// Protobuf decoders must take varints of up to ten bytes; four hold 256 MiB, far above any Kafka message.
+func putLen4(b []byte, n int) {
+	b[0] = byte(n) | 0x80
+	b[1] = byte(n>>7) | 0x80
+	b[2] = byte(n>>14) | 0x80
+	b[3] = byte(n>>21) & 0x7f
+}
+
+func uvarintSize(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+
+// fieldSize is the size of a length-delimited field with a one-byte tag.
+func fieldSize(n int) int { return 1 + uvarintSize(uint64(n)) + n }
+
+func stringSize(s string) int {
+	if utf8.ValidString(s) {
+		return len(s)
+	}
+	return len(strings.ToValidUTF8(s, "\ufffd"))
+}
+
+func anySize(a *Attr) int {
+	switch a.Kind {
+	case KindInt:
+		return 1 + uvarintSize(uint64(a.Num))
+	case KindBool:
+		return 2
+	case KindDouble:
+		return 9
+	case KindBytes:
+		return fieldSize(len(a.Str))
+	default:
+		return fieldSize(stringSize(a.Str))
+	}
+}
+
+func attrSize(a *Attr) int { return fieldSize(stringSize(a.Key)) + fieldSize(anySize(a)) }
+
+func appendAttr(b []byte, tag byte, a *Attr) []byte {
+	value := anySize(a)
+	b = append(b, tag)
+	b = binary.AppendUvarint(b, uint64(fieldSize(stringSize(a.Key))+fieldSize(value)))
+	b = appendString(b, tagKey, a.Key)
+	b = append(b, tagValue)
+	b = binary.AppendUvarint(b, uint64(value))
+	switch a.Kind {
+	case KindInt:
+		return binary.AppendUvarint(append(b, tagAnyInt), uint64(a.Num))
+	case KindBool:
+		return append(b, tagAnyBool, byte(a.Num&1))
+	case KindDouble:
+		return binary.LittleEndian.AppendUint64(append(b, tagAnyDouble), uint64(a.Num))
+	case KindBytes:
+		b = append(b, tagAnyBytes)
+		b = binary.AppendUvarint(b, uint64(len(a.Str)))
+		return append(b, a.Str...)
+	default:
+		return appendString(b, tagAnyString, a.Str)
+	}
+}
+
+func appendString(b []byte, tag byte, s string) []byte {
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\ufffd")
+	}
+	b = append(b, tag)
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}

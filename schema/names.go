@@ -1,0 +1,53 @@
+package schema
+
+// Topics. Every consumer reads them under the contract of docs/delivery.md.
+const (
+	TopicLogs       = "weir.logs"
+	TopicEvents     = "weir.events"
+	TopicSignals    = "weir.signals"
+	TopicActions    = "weir.actions"
+	TopicDeadLetter = "weir.deadletter"
+	// StateTopicPrefix and a consumer group's name make the compacted topic that keeps the group's interval state.
+	StateTopicPrefix = "weir.state."
+)
+
+// Attribute names. Those without the prefix weir. are from the OpenTelemetry semantic conventions.
+const (
+	AttrContainerID   = "container.id"
+	AttrContainerName = "container.name"
+	AttrImageName     = "container.image.name"
+	LabelPrefix       = "container.label."
+	AttrHostName      = "host.name"
+	AttrStream        = "log.iostream"
+	AttrFilePath      = "log.file.path"
+
+	AttrSite        = "weir.site"
+	AttrCell        = "weir.cell"
+	AttrApp         = "weir.app"
+	AttrTenant      = "weir.tenant"
+	AttrSource      = "weir.source"
+	AttrIncarnation = "weir.incarnation"
+	AttrOffset      = "weir.offset"
+
+	AttrTruncated  = "weir.truncated"   // bool: the record was cut at the size limit
+	AttrPartial    = "weir.partial"     // bool: the stream ended before the line did
+	AttrDamaged    = "weir.damaged"     // bool: the line was not what the driver writes; the body is its raw bytes
+	AttrLossReason = "weir.loss.reason" // why the range is gone
+	AttrLossFrom   = "weir.loss.from"   // position
+	AttrLossTo     = "weir.loss.to"     // position, or "unknown"
+	AttrLines      = "weir.lines"
+	AttrBytes      = "weir.bytes"
+
+	AttrExitCode = "container.exit_code" // int, of docker.container.die
+	AttrOOM      = "container.oom"       // bool, of docker.container.die
+	AttrActorID  = "weir.actor.id"
+)
+
+// Event names of records that weir itself writes. Engine events are named docker.<type>.<action>.
+const (
+	EventLoss         = "weir.loss"
+	EventSourceClosed = "weir.source.closed"
+	EventGapOpened    = "weir.gap.opened"
+	EventGapClosed    = "weir.gap.closed"
+	EventWindow       = "weir.window"
+)

@@ -156,7 +156,7 @@ func TestPositionsSort(t *testing.T) {
 
 func TestIDs(t *testing.T) {
 	b := Batch{Source: "docker/n1/abc", Begin: Position{inc, 0}}
-	if got, want := b.ID(&Record{Offset: 4096}), SourceHash("docker/n1/abc")+"-187b1eb86e5ccd15.9f3a2c1b-1000"; got != want {
+	if got, want := b.ID(&Record{Offset: 4096}), SourceHash("docker/n1/abc")+"-187b2dc449f72d15.9f3a2c1b-1000"; got != want {
 		t.Errorf("id %s, want %s", got, want)
 	}
 	one := b.ID(&Record{Offset: 1})

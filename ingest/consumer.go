@@ -1,0 +1,162 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/segmentio/kafka-go"
+)
+
+// ConsumerConfig says what one consumer group reads and how often it commits.
+type ConsumerConfig struct {
+	Group          string        `yaml:"group"`
+	Topics         []string      `yaml:"topics"`
+	CommitInterval time.Duration `yaml:"commit_interval"` // the longest that written records wait for their commit
+	CommitBytes    int64         `yaml:"commit_bytes"`    // the most that one partition writes between commits
+	FetchBytes     int64         `yaml:"fetch_bytes"`     // memory of one fetch of one partition
+	SessionTimeout time.Duration `yaml:"session_timeout"` // after which the group gives a silent member's partitions away
+	OwnCommit      bool          `yaml:"-"`               // the sink keeps checkpoints with its own commit
+}
+
+// DefaultConsumerConfig commits at least every 5 s.
+func DefaultConsumerConfig(group string, topics ...string) ConsumerConfig {
+	return ConsumerConfig{Group: group, Topics: topics, CommitInterval: 5 * time.Second, CommitBytes: 64 << 20, FetchBytes: 4 << 20, SessionTimeout: 10 * time.Second}
+}
+
+// Validate joins what is wrong, each with its key.
+func (c *ConsumerConfig) Validate() error {
+	var errs []error
+	if c.Group == "" {
+		errs = append(errs, errors.New("group: is empty"))
+	}
+	if len(c.Topics) == 0 {
+		errs = append(errs, errors.New("topics: at least one is needed"))
+	}
+	if c.CommitInterval <= 0 || c.CommitBytes <= 0 || c.FetchBytes <= 0 {
+		errs = append(errs, errors.New("commit_interval, commit_bytes, fetch_bytes: must be above zero"))
+	}
+	if c.SessionTimeout < 6*time.Second {
+		errs = append(errs, errors.New("session_timeout: brokers refuse less than 6s"))
+	}
+	return errors.Join(errs...)
+}
+
+// Consumer is the one loop that serves every sink.
+//
+// It joins the group, and for each assigned partition one goroutine fetches, decodes, drops what was seen, writes
+// to the sink and commits: sink first, then interval state, then Kafka's offset. A generation of the group ends only
+// when all its goroutines have, so nothing of a revoked partition reaches the sink afterwards.
+type Consumer struct {
+	k     *Kafka
+	cfg   ConsumerConfig
+	sink  Sink
+	aux   *Producer // dead letters and gap events; nil: a poison batch stops its partition, gaps are only counted
+	state stateTopic
+	log   *slog.Logger
+	m     consumerMetrics
+}
+
+type consumerMetrics struct {
+	delivered, repeated, gaps, closed, belowFloor, poison, errors, expired *prometheus.CounterVec
+	lag                                                                    *prometheus.GaugeVec
+}
+
+// NewConsumer prepares a consumer; aux may be nil.
+func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *slog.Logger, reg prometheus.Registerer) (*Consumer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("consumer %s: %w", cfg.Group, err)
+	}
+	f := promauto.With(prometheus.WrapRegistererWith(prometheus.Labels{"group": cfg.Group}, reg))
+	labels := []string{"topic"}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	return &Consumer{k: k, cfg: cfg, sink: sink, aux: aux, state: stateTopic{k, StateTopic(cfg.Group)}, log: log.With("component", cfg.Group), m: consumerMetrics{
+		delivered:  counter("weir_ingest_records_total", "Records given to the sink."),
+		repeated:   counter("weir_ingest_repeated_records_total", "Records dropped because the sink was given them before."),
+		gaps:       counter("weir_ingest_gaps_opened_total", "Jumps in a source's positions."),
+		closed:     counter("weir_ingest_gaps_filled_total", "Late batches that fitted an open gap."),
+		belowFloor: counter("weir_ingest_below_floor_batches_total", "Batches dropped because their file is older than all that is remembered of the source."),
+		poison:     counter("weir_ingest_poison_total", "Messages sent to the dead letters."),
+		errors:     counter("weir_ingest_errors_total", "Errors after which a partition went back to its last commit."),
+		expired:    counter("weir_ingest_expired_offsets_total", "Kafka offsets that retention deleted before they were read."),
+		lag:        f.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_lag_batches", Help: "Batches in the partition that the group has not read."}, []string{"topic", "partition"}),
+	}}, nil
+}
+
+// Run consumes until ctx ends, then commits what was written and leaves the group.
+func (c *Consumer) Run(ctx context.Context) error {
+	for try := 0; ctx.Err() == nil; try++ {
+		err := c.member(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		c.log.Warn("lost the consumer group; joining again", "err", err)
+		_ = pause(ctx, ctx, backoff(try))
+	}
+	return nil
+}
+
+func (c *Consumer) member(ctx context.Context) error {
+	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID: c.cfg.Group, Brokers: c.k.cfg.Brokers, Dialer: c.k.dialer, Topics: c.cfg.Topics,
+		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: 30 * time.Second, JoinGroupBackoff: time.Second,
+		WatchPartitionChanges: true, PartitionWatchInterval: 5 * time.Second, StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,
+		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
+			c.log.Debug("consumer group", "message", fmt.Sprintf(format, args...))
+		}),
+	})
+	if err != nil {
+		return fmt.Errorf("group %s: %w", c.cfg.Group, err)
+	}
+	// Close waits for the generation's goroutines and leaves the group.
+	defer func() { _ = group.Close() }()
+	for {
+		gen, err := group.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("group %s: %w", c.cfg.Group, err)
+		}
+		c.m.lag.Reset()
+		assigned := 0
+		for topic, partitions := range gen.Assignments {
+			for _, p := range partitions {
+				assigned++
+				tp, committed := TopicPartition{topic, p.ID}, p.Offset
+				gen.Start(func(gctx context.Context) { c.own(ctx, gctx, gen, tp, committed) })
+			}
+		}
+		c.log.Info("partitions assigned", "generation", gen.ID, "partitions", assigned)
+	}
+}
+
+// own works on one partition for one generation.
+func (c *Consumer) own(ctx, gctx context.Context, gen *kafka.Generation, tp TopicPartition, committed int64) {
+	work, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(gctx, func() { cancel(kafka.ErrGenerationEnded) })
+	defer stop()
+	p := &partition{c: c, tp: tp, committed: committed, commitOffset: func(next int64) error {
+		return gen.CommitOffsets(map[string]map[int]int64{tp.Topic: {tp.Partition: next}})
+	}, lag: c.m.lag.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition))}
+	for try := 0; work.Err() == nil; try++ {
+		began := time.Now()
+		err := p.run(work, gctx)
+		if err == nil || work.Err() != nil {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			try = 0
+		}
+		c.m.errors.WithLabelValues(tp.Topic).Inc()
+		if try%8 == 0 {
+			c.log.Warn("going back to the last commit", "topic", tp.Topic, "partition", tp.Partition, "try", try+1, "err", err)
+		}
+		_ = pause(work, work, backoff(try))
+	}
+}

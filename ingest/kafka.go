@@ -1,0 +1,176 @@
+// Package ingest is the one place where weir's delivery contract lives (docs/delivery.md): the ordered
+// producer that never passes over a failed batch, and the consumer loop that gives every sink each record once.
+package ingest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+)
+
+// KafkaConfig says how to reach the brokers.
+type KafkaConfig struct {
+	Brokers     []string    `yaml:"brokers"`
+	ClientID    string      `yaml:"client_id"`
+	Compression string      `yaml:"compression"` // zstd, lz4, snappy, gzip or none
+	TLS         *TLSConfig  `yaml:"tls"`
+	SASL        *SASLConfig `yaml:"sasl"`
+}
+
+// TLSConfig names PEM files. An empty CAFile means the system's authorities; CertFile and KeyFile are for mutual TLS.
+type TLSConfig struct {
+	CAFile     string `yaml:"ca_file"`
+	CertFile   string `yaml:"cert_file"`
+	KeyFile    string `yaml:"key_file"`
+	ServerName string `yaml:"server_name"`
+}
+
+// SASLConfig gives credentials; the password comes from a file or an environment variable, never from the configuration itself.
+type SASLConfig struct {
+	Mechanism    string `yaml:"mechanism"` // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+	PasswordEnv  string `yaml:"password_env"`
+}
+
+// DefaultKafkaConfig is a broker on this host, zstd.
+func DefaultKafkaConfig() KafkaConfig {
+	return KafkaConfig{Brokers: []string{"127.0.0.1:9092"}, ClientID: "weir", Compression: "zstd"}
+}
+
+var compressions = map[string]kafka.Compression{"zstd": kafka.Zstd, "lz4": kafka.Lz4, "snappy": kafka.Snappy, "gzip": kafka.Gzip, "none": 0}
+
+// Validate joins what is wrong, each with its key.
+func (c *KafkaConfig) Validate() error {
+	var errs []error
+	if len(c.Brokers) == 0 {
+		errs = append(errs, errors.New("brokers: at least one host:port is needed"))
+	}
+	for i, b := range c.Brokers {
+		if _, _, err := net.SplitHostPort(b); err != nil {
+			errs = append(errs, fmt.Errorf("brokers[%d]: %q is not host:port", i, b))
+		}
+	}
+	if _, ok := compressions[c.Compression]; !ok {
+		errs = append(errs, fmt.Errorf("compression: %q is not one of zstd, lz4, snappy, gzip, none", c.Compression))
+	}
+	if s := c.SASL; s != nil {
+		switch s.Mechanism {
+		case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+		default:
+			errs = append(errs, fmt.Errorf("sasl.mechanism: %q is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", s.Mechanism))
+		}
+		if (s.PasswordFile == "") == (s.PasswordEnv == "") {
+			errs = append(errs, errors.New("sasl: give one of password_file and password_env"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Kafka holds what all of a process's clients share.
+type Kafka struct {
+	cfg       KafkaConfig
+	addr      net.Addr
+	transport *kafka.Transport
+	dialer    *kafka.Dialer
+	client    *kafka.Client
+}
+
+// NewKafka prepares clients; it does not connect.
+func NewKafka(cfg KafkaConfig) (*Kafka, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	tlsConfig, err := cfg.TLS.load()
+	if err != nil {
+		return nil, fmt.Errorf("kafka.tls: %w", err)
+	}
+	mechanism, err := cfg.SASL.mechanism()
+	if err != nil {
+		return nil, fmt.Errorf("kafka.sasl: %w", err)
+	}
+	k := &Kafka{cfg: cfg, addr: kafka.TCP(cfg.Brokers...)}
+	k.transport = &kafka.Transport{ClientID: cfg.ClientID, DialTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second, MetadataTTL: 5 * time.Second, TLS: tlsConfig, SASL: mechanism}
+	k.dialer = &kafka.Dialer{ClientID: cfg.ClientID, Timeout: 5 * time.Second, DualStack: true, TLS: tlsConfig, SASLMechanism: mechanism}
+	k.client = &kafka.Client{Addr: k.addr, Transport: k.transport}
+	return k, nil
+}
+
+// Close drops idle connections.
+func (k *Kafka) Close() { k.transport.CloseIdleConnections() }
+
+// Ping asks the cluster for its metadata.
+func (k *Kafka) Ping(ctx context.Context) error {
+	_, err := k.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{"__consumer_offsets"}})
+	if err != nil {
+		return fmt.Errorf("kafka at %v does not answer: %w", k.cfg.Brokers, err)
+	}
+	return nil
+}
+
+func (c *TLSConfig) load() (*tls.Config, error) {
+	if c == nil {
+		return nil, nil
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file: %s holds no PEM certificate", c.CAFile)
+		}
+	}
+	if c.CertFile != "" || c.KeyFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("cert_file, key_file: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+func (c *SASLConfig) mechanism() (sasl.Mechanism, error) {
+	if c == nil {
+		return nil, nil
+	}
+	password := os.Getenv(c.PasswordEnv)
+	if c.PasswordFile != "" {
+		b, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("password_file: %w", err)
+		}
+		password = trimNewline(string(b))
+	}
+	if password == "" {
+		return nil, errors.New("the password is empty")
+	}
+	switch c.Mechanism {
+	case "SCRAM-SHA-256":
+		return scram.Mechanism(scram.SHA256, c.Username, password)
+	case "SCRAM-SHA-512":
+		return scram.Mechanism(scram.SHA512, c.Username, password)
+	default:
+		return plain.Mechanism{Username: c.Username, Password: password}, nil
+	}
+}
+
+func trimNewline(s string) string {
+	for len(s) > 0 && (s[len(s)-1] == '\n' || s[len(s)-1] == '\r') {
+		s = s[:len(s)-1]
+	}
+	return s
+}

@@ -1,0 +1,259 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
+
+	"weir/schema"
+)
+
+// stopCommitTimeout bounds the last commit when the process was asked to stop.
+const stopCommitTimeout = 20 * time.Second
+
+// partition is one goroutine's work on one partition of one generation.
+type partition struct {
+	c            *Consumer
+	tp           TopicPartition
+	committed    int64
+	commitOffset func(next int64) error
+	lag          prometheus.Gauge
+
+	sink    PartitionSink
+	sources map[string]*Seen
+	changed map[string]*Seen // since the last commit
+	next    int64            // Kafka offset to read
+	bytes   int64            // written since the last commit
+	moved   bool             // next moved since the last commit
+	due     time.Time
+
+	decoder schema.Decoder
+	batch   schema.Batch
+}
+
+// run works until ctx ends or something fails; gctx is the group generation's. When the process stops, as
+// opposed to a rebalance, what was written is committed first.
+func (p *partition) run(ctx, gctx context.Context) (err error) {
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		if ctx.Err() != nil && gctx.Err() == nil && p.moved {
+			last, cancel := context.WithTimeout(gctx, stopCommitTimeout)
+			defer cancel()
+			err = p.commit(last)
+		}
+		err = errors.Join(err, p.sink.Close())
+	}()
+	for ctx.Err() == nil {
+		messages, high, start, err := p.c.k.fetch(ctx, p.tp, p.next, p.c.cfg.FetchBytes, 250*time.Millisecond)
+		switch {
+		case errors.Is(err, kafka.OffsetOutOfRange):
+			if err := p.outOfRange(ctx, start); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("fetch %s at %d: %w", p.tp, p.next, err)
+		}
+		for i := range messages {
+			if err := p.take(ctx, &messages[i]); err != nil {
+				return err
+			}
+			if p.bytes >= p.c.cfg.CommitBytes {
+				if err := p.commit(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		p.lag.Set(float64(max(0, high-p.next)))
+		if p.moved && !time.Now().Before(p.due) {
+			if err := p.commit(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// open finds where to go on: with the sink's own checkpoint, or with the saved state and the committed offset.
+func (p *partition) open(ctx context.Context) (err error) {
+	var cp *Checkpoint
+	if p.sink, cp, err = p.c.sink.Open(ctx, p.tp); err != nil {
+		return fmt.Errorf("open the sink for %s: %w", p.tp, err)
+	}
+	p.changed, p.bytes, p.moved = map[string]*Seen{}, 0, false
+	p.next = p.committed
+	switch {
+	case cp != nil:
+		p.next = cp.NextOffset
+		p.sources, err = restore(cp.Seen)
+	case p.c.cfg.OwnCommit:
+		// A sink that has no commit of its own has nothing, whatever offset the group committed.
+		p.next, p.sources = kafka.FirstOffset, map[string]*Seen{}
+	default:
+		var saved int64
+		if p.sources, saved, err = p.c.state.load(ctx, p.tp); err == nil && saved > p.next {
+			p.next = saved
+		}
+	}
+	if err == nil && p.next < 0 {
+		p.next, _, err = p.c.k.bounds(ctx, p.tp)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("restore %s: %w", p.tp, err), p.sink.Close())
+	}
+	return nil
+}
+
+// outOfRange goes to the first offset that Kafka still has, and says what was missed.
+func (p *partition) outOfRange(ctx context.Context, start int64) error {
+	first, next, err := p.c.k.bounds(ctx, p.tp)
+	if err != nil {
+		return err
+	}
+	_ = start
+	switch {
+	case p.next < first:
+		p.c.m.expired.WithLabelValues(p.tp.Topic).Add(float64(first - p.next))
+		p.c.log.Error("Kafka deleted batches before they were read; raise the topic's retention or catch up sooner", "topic", p.tp.Topic, "partition", p.tp.Partition, "from", p.next, "to", first)
+		if err := p.tell(ctx, p.next, schema.EventLoss, "Kafka's retention deleted batches before they were read",
+			schema.String(schema.AttrLossReason, "kafka_retention"), schema.Int("weir.kafka.from", p.next), schema.Int("weir.kafka.to", first)); err != nil {
+			return err
+		}
+	case p.next > next:
+		p.c.log.Error("the partition ends before the committed offset: the topic was made anew or truncated; reading from its start", "topic", p.tp.Topic, "partition", p.tp.Partition, "committed", p.next, "end", next)
+	}
+	p.next, p.moved = first, true
+	return nil
+}
+
+// take gives one message's unseen records to the sink.
+func (p *partition) take(ctx context.Context, m *fetched) error {
+	var info schema.Info
+	if err := decode(&p.decoder, p.tp, m, &p.batch, &info); err != nil {
+		if err := p.bury(ctx, m, err); err != nil {
+			return err
+		}
+	} else if err := p.admit(ctx, m, &info); err != nil {
+		return err
+	}
+	if !p.moved {
+		p.moved, p.due = true, time.Now().Add(p.c.cfg.CommitInterval)
+	}
+	p.next = m.offset + 1
+	return nil
+}
+
+func (p *partition) admit(ctx context.Context, m *fetched, info *schema.Info) error {
+	topic := p.tp.Topic
+	seen := p.sources[info.Source]
+	if seen == nil {
+		seen = new(Seen)
+		p.sources[strings.Clone(info.Source)] = seen
+	}
+	v := seen.Admit(info)
+	p.changed[info.Source] = seen
+	if v.BelowMark {
+		p.c.m.belowFloor.WithLabelValues(topic).Inc()
+		p.c.log.Warn("dropped a batch of a file older than all that is remembered of its source", "source", info.Source, "begin", info.Begin.String(), "topic", topic, "partition", p.tp.Partition, "offset", m.offset)
+	}
+	if v.Closed {
+		p.c.m.closed.WithLabelValues(topic).Inc()
+	}
+	if v.Gap.hi > v.Gap.lo {
+		p.c.m.gaps.WithLabelValues(topic).Inc()
+		from, to := schema.Position{Incarnation: v.GapIn, Offset: v.Gap.lo}, schema.Position{Incarnation: v.GapIn, Offset: v.Gap.hi}
+		p.c.log.Warn("a source's positions jump: records are missing or late", "source", info.Source, "from", from.String(), "to", to.String(), "topic", topic, "partition", p.tp.Partition, "offset", m.offset)
+		if err := p.tell(ctx, m.offset, schema.EventGapOpened, "records are missing or late", schema.String("weir.gap.source", info.Source),
+			schema.String("weir.gap.from", from.String()), schema.String("weir.gap.to", to.String())); err != nil {
+			return err
+		}
+	}
+	all := p.batch.Records
+	kept := all[:0]
+	for i := range all {
+		if v.Admits(all[i].Offset) {
+			kept = append(kept, all[i])
+		}
+	}
+	p.batch.Records = kept
+	p.c.m.repeated.WithLabelValues(topic).Add(float64(len(all) - len(kept)))
+	if len(kept) == 0 {
+		return nil
+	}
+	err := p.sink.Write(ctx, &p.batch)
+	if isPoison(err) {
+		return p.bury(ctx, m, err)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s offset %d: %w", p.tp, m.offset, err)
+	}
+	p.bytes += int64(len(m.value))
+	p.c.m.delivered.WithLabelValues(topic).Add(float64(len(kept)))
+	return nil
+}
+
+// commit makes what was written durable, then the state, then the offset.
+func (p *partition) commit(ctx context.Context) error {
+	cp := Checkpoint{NextOffset: p.next}
+	if p.c.cfg.OwnCommit {
+		cp.Seen = snapshot(p.sources)
+	}
+	if err := p.sink.Commit(ctx, cp); err != nil {
+		return fmt.Errorf("commit %s up to offset %d: %w", p.tp, p.next, err)
+	}
+	if p.c.aux != nil {
+		if err := p.c.aux.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	if !p.c.cfg.OwnCommit {
+		if err := p.c.state.save(ctx, p.tp, p.changed, p.next); err != nil {
+			return err
+		}
+	}
+	if err := p.commitOffset(p.next); err != nil {
+		return fmt.Errorf("commit the offset of %s: %w", p.tp, err)
+	}
+	p.committed = p.next
+	clear(p.changed)
+	p.bytes, p.moved = 0, false
+	return nil
+}
+
+// bury sends a message that cannot be used to the dead letters, whole.
+func (p *partition) bury(ctx context.Context, m *fetched, why error) error {
+	if p.c.aux == nil {
+		return fmt.Errorf("no producer for dead letters: %w", why)
+	}
+	p.c.m.poison.WithLabelValues(p.tp.Topic).Inc()
+	p.c.log.Error("sent a message to the dead letters", "topic", p.tp.Topic, "partition", p.tp.Partition, "offset", m.offset, "err", why)
+	r := schema.Record{Body: string(m.value), BodyBytes: true, EventName: "weir.deadletter", Offset: m.offset, Observed: time.Now().UnixNano(), Attrs: []schema.Attr{
+		schema.String("error.message", why.Error()), schema.String("weir.deadletter.topic", p.tp.Topic), schema.Int("weir.deadletter.partition", int64(p.tp.Partition)), schema.Int("weir.deadletter.offset", m.offset)}}
+	return p.send(ctx, schema.TopicDeadLetter, &r)
+}
+
+// tell writes an event about this partition. Its position is the Kafka offset it speaks of, so that telling it again is a repeat.
+func (p *partition) tell(ctx context.Context, offset int64, event, body string, attrs ...schema.Attr) error {
+	if p.c.aux == nil {
+		return nil
+	}
+	return p.send(ctx, schema.TopicEvents, &schema.Record{Body: body, EventName: event, Severity: 13, SeverityText: "WARN", Offset: offset, Observed: time.Now().UnixNano(), Attrs: attrs})
+}
+
+func (p *partition) send(ctx context.Context, topic string, r *schema.Record) error {
+	source := "weir/ingest/" + p.c.cfg.Group + "/" + p.tp.String()
+	var e schema.Encoder
+	e.Reset(source, schema.Incarnation{}, nil)
+	e.Append(r)
+	return p.c.aux.Send(ctx, Message{Topic: topic, Source: source, Begin: schema.Position{Offset: r.Offset}, End: schema.Position{Offset: r.Offset + 1}, Count: 1, Value: e.Bytes()})
+}

@@ -1,0 +1,368 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/semaphore"
+
+	"weir/schema"
+)
+
+// ProducerConfig bounds the producer.
+type ProducerConfig struct {
+	InflightBytes  int64         `yaml:"inflight_bytes"`  // values accepted and not yet acknowledged, all topics together
+	RequestBytes   int           `yaml:"request_bytes"`   // values in one request; at most the broker's message.max.bytes
+	RequestTimeout time.Duration `yaml:"request_timeout"` // of one try
+}
+
+// DefaultProducerConfig keeps 16 MiB in flight and stays below Kafka's default message.max.bytes.
+func DefaultProducerConfig() ProducerConfig {
+	return ProducerConfig{InflightBytes: 16 << 20, RequestBytes: 900 << 10, RequestTimeout: 30 * time.Second}
+}
+
+// Message is one batch on its way to Kafka. Value must not change until Acked was called.
+type Message struct {
+	Topic            string
+	Source           string
+	Begin, End, Prev schema.Position
+	PrevKnown        bool
+	Count            int
+	Value            []byte
+	Acked            func() // may be nil; called once, in order per source, from the producer's goroutine
+}
+
+// Producer writes batches with acks=all, in order per source. It never passes over a batch that failed: it
+// tries again until Kafka has it, and Send holds the caller back meanwhile. A try that failed after the broker had
+// appended leaves a repeat in the topic, which consumers drop.
+//
+// One goroutine (a lane) per topic partition owns that partition's queue and has one request under way.
+type Producer struct {
+	k      *Kafka
+	cfg    ProducerConfig
+	log    *slog.Logger
+	budget *semaphore.Weighted
+	ctx    context.Context
+	stop   context.CancelFunc
+
+	mu     sync.Mutex
+	idle   *sync.Cond // signalled when pending falls to zero
+	lanes  map[TopicPartition]*lane
+	counts map[string]int // partitions of a topic, fixed at first use so that a source keeps its partition
+	wg     sync.WaitGroup
+	queued int
+
+	acked, retries prometheus.Counter
+	bytes          prometheus.Counter
+}
+
+type lane struct {
+	tp    TopicPartition
+	wake  chan struct{}
+	mu    sync.Mutex
+	queue []Message
+}
+
+// TopicPartition names one partition.
+type TopicPartition struct {
+	Topic     string
+	Partition int
+}
+
+func (tp TopicPartition) String() string { return fmt.Sprintf("%s/%d", tp.Topic, tp.Partition) }
+
+// NewProducer makes a producer; lanes start as they are needed and end when Run's context does.
+func NewProducer(k *Kafka, cfg ProducerConfig, log *slog.Logger, reg prometheus.Registerer) (*Producer, error) {
+	if cfg.InflightBytes <= 0 || cfg.RequestBytes <= 0 || cfg.RequestTimeout <= 0 {
+		return nil, errors.New("producer: inflight_bytes, request_bytes and request_timeout must be above zero")
+	}
+	f := promauto.With(reg)
+	p := &Producer{k: k, cfg: cfg, log: log.With("component", "producer"), budget: semaphore.NewWeighted(cfg.InflightBytes),
+		lanes: map[TopicPartition]*lane{}, counts: map[string]int{},
+		acked:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_batches_total", Help: "Batches that Kafka acknowledged with acks=all."}),
+		bytes:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_bytes_total", Help: "Bytes of batches that Kafka acknowledged, before compression."}),
+		retries: f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_retries_total", Help: "Produce requests that failed and were tried again."}),
+	}
+	p.idle = sync.NewCond(&p.mu)
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// Run returns when ctx has ended and every lane with it. Batches not yet acknowledged stay unacknowledged: call Flush first.
+func (p *Producer) Run(ctx context.Context) error {
+	<-ctx.Done()
+	p.stop()
+	p.mu.Lock()
+	p.idle.Broadcast()
+	p.mu.Unlock()
+	p.wg.Wait()
+	return nil
+}
+
+// Send queues a batch. It blocks while the in-flight budget is spent or the topic is unknown, and fails only when
+// ctx or the producer ended.
+func (p *Producer) Send(ctx context.Context, m Message) error {
+	weight := p.weight(&m)
+	if err := p.budget.Acquire(ctx, weight); err != nil {
+		return fmt.Errorf("send to %s: %w", m.Topic, err)
+	}
+	n, err := p.partitions(ctx, m.Topic)
+	if err != nil {
+		p.budget.Release(weight)
+		return err
+	}
+	tp := TopicPartition{m.Topic, int(murmur2(m.Source)&0x7fffffff) % n}
+	p.mu.Lock()
+	if p.ctx.Err() != nil {
+		p.mu.Unlock()
+		p.budget.Release(weight)
+		return errors.New("the producer has stopped")
+	}
+	l := p.lanes[tp]
+	if l == nil {
+		l = &lane{tp: tp, wake: make(chan struct{}, 1)}
+		p.lanes[tp] = l
+		p.wg.Go(func() { p.drain(l) })
+	}
+	p.queued++
+	l.mu.Lock()
+	l.queue = append(l.queue, m)
+	l.mu.Unlock()
+	p.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (p *Producer) weight(m *Message) int64 {
+	return min(int64(len(m.Value)+256), p.cfg.InflightBytes)
+}
+
+// Flush waits until all that was sent is acknowledged.
+func (p *Producer) Flush(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { p.mu.Lock(); p.idle.Broadcast(); p.mu.Unlock() })
+	defer stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.queued > 0 {
+		if ctx.Err() != nil || p.ctx.Err() != nil {
+			return fmt.Errorf("%d batches are not acknowledged by Kafka yet", p.queued)
+		}
+		p.idle.Wait()
+	}
+	return nil
+}
+
+// partitions asks for a topic's partition count once; it waits for a topic that is not there yet.
+func (p *Producer) partitions(ctx context.Context, topic string) (int, error) {
+	for try := 0; ; try++ {
+		p.mu.Lock()
+		n := p.counts[topic]
+		p.mu.Unlock()
+		if n > 0 {
+			return n, nil
+		}
+		n, err := p.k.partitions(ctx, topic)
+		if err == nil {
+			p.mu.Lock()
+			p.counts[topic] = n
+			p.mu.Unlock()
+			return n, nil
+		}
+		if try%10 == 0 {
+			p.log.Warn("cannot learn a topic's partitions; sending waits", "topic", topic, "err", err, "remedy", "create it with `weir topics apply`, or check kafka.brokers")
+		}
+		if err := pause(ctx, p.ctx, backoff(try)); err != nil {
+			return 0, fmt.Errorf("topic %s: %w", topic, err)
+		}
+	}
+}
+
+// drain is a lane's goroutine.
+func (p *Producer) drain(l *lane) {
+	for {
+		l.mu.Lock()
+		n, size := 0, 0
+		for n < len(l.queue) && (n == 0 || size+len(l.queue[n].Value) <= p.cfg.RequestBytes) {
+			size += len(l.queue[n].Value)
+			n++
+		}
+		run := l.queue[:n:n]
+		l.mu.Unlock()
+		if n == 0 {
+			select {
+			case <-p.ctx.Done():
+				return
+			case <-l.wake:
+				continue
+			}
+		}
+		if !p.deliver(l.tp, run) {
+			return
+		}
+		l.mu.Lock()
+		l.queue = l.queue[n:]
+		if len(l.queue) == 0 {
+			l.queue = nil // so that acknowledged values can be collected
+		}
+		l.mu.Unlock()
+	}
+}
+
+// deliver writes a run of batches, in order, until they are in. It reports false when the producer stopped first.
+func (p *Producer) deliver(tp TopicPartition, run []Message) bool {
+	for try := 0; len(run) > 0; try++ {
+		err := p.produce(tp, run)
+		if err == nil {
+			p.settle(run)
+			return true
+		}
+		p.retries.Inc()
+		if errors.Is(err, kafka.MessageSizeTooLarge) && len(run) > 1 {
+			half := len(run) / 2
+			return p.deliver(tp, run[:half]) && p.deliver(tp, run[half:])
+		}
+		if try%8 == 0 {
+			p.log.Warn("Kafka does not take a batch; trying again, in order", "topic", tp.Topic, "partition", tp.Partition,
+				"source", run[0].Source, "begin", run[0].Begin.String(), "batches", len(run), "bytes", len(run[0].Value), "try", try+1, "err", err, "remedy", remedy(err))
+		}
+		if pause(p.ctx, p.ctx, backoff(try)) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Producer) produce(tp TopicPartition, run []Message) error {
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.RequestTimeout)
+	defer cancel()
+	records := make([]kafka.Record, len(run))
+	for i := range run {
+		m := &run[i]
+		info := schema.Info{Source: m.Source, Begin: m.Begin, End: m.End, Prev: m.Prev, PrevKnown: m.PrevKnown, Count: m.Count}
+		headers := make([]kafka.Header, 0, 6)
+		info.EachHeader(func(k string, v []byte) { headers = append(headers, kafka.Header{Key: k, Value: v}) })
+		records[i] = kafka.Record{Key: kafka.NewBytes([]byte(m.Source)), Value: kafka.NewBytes(m.Value), Headers: headers}
+	}
+	return p.k.produce(ctx, tp, records)
+}
+
+func (p *Producer) settle(run []Message) {
+	for i := range run {
+		m := &run[i]
+		p.acked.Inc()
+		p.bytes.Add(float64(len(m.Value)))
+		if m.Acked != nil {
+			m.Acked()
+		}
+		p.budget.Release(p.weight(m))
+	}
+	p.mu.Lock()
+	if p.queued -= len(run); p.queued == 0 {
+		p.idle.Broadcast()
+	}
+	p.mu.Unlock()
+}
+
+func (k *Kafka) produce(ctx context.Context, tp TopicPartition, records []kafka.Record) error {
+	res, err := k.client.Produce(ctx, &kafka.ProduceRequest{Topic: tp.Topic, Partition: tp.Partition, RequiredAcks: kafka.RequireAll,
+		Records: kafka.NewRecordReader(records...), Compression: compressions[k.cfg.Compression]})
+	if err != nil {
+		return err
+	}
+	return res.Error
+}
+
+// partitions returns a topic's partition count.
+func (k *Kafka) partitions(ctx context.Context, topic string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	m, err := k.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range m.Topics {
+		if t.Name == topic {
+			if t.Error != nil {
+				return 0, t.Error
+			}
+			if len(t.Partitions) > 0 {
+				return len(t.Partitions), nil
+			}
+		}
+	}
+	return 0, kafka.UnknownTopicOrPartition
+}
+
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, kafka.MessageSizeTooLarge):
+		return "raise the topic's max.message.bytes, or lower agent.batch_bytes and agent.max_record_bytes"
+	case errors.Is(err, kafka.TopicAuthorizationFailed):
+		return "grant this principal Write on the topic"
+	case errors.Is(err, kafka.UnknownTopicOrPartition):
+		return "create the topic with `weir topics apply`"
+	case errors.Is(err, kafka.NotEnoughReplicas), errors.Is(err, kafka.NotEnoughReplicasAfterAppend):
+		return "too few replicas are in sync; bring the other brokers back"
+	default:
+		return "check that the brokers are up and kafka.brokers is right"
+	}
+}
+
+// backoff grows from 100 ms to 10 s, with a quarter of jitter.
+func backoff(try int) time.Duration {
+	d := min(100*time.Millisecond<<min(try, 10), 10*time.Second)
+	return d - rand.N(d/4)
+}
+
+// pause sleeps; it ends early with an error when one of the contexts does.
+func pause(ctx, other context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-other.Done():
+		return context.Cause(other)
+	case <-t.C:
+		return nil
+	}
+}
+
+// murmur2 is the hash of Kafka's default partitioner (org.apache.kafka.common.utils.Utils.murmur2), so that
+// other producers of the same key meet in the same partition.
+func murmur2(s string) uint32 {
+	const m, seed = 0x5bd1e995, 0x9747b28c
+	h := uint32(seed) ^ uint32(len(s))
+	for ; len(s) >= 4; s = s[4:] {
+		k := uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
+		k *= m
+		k ^= k >> 24
+		k *= m
+		h = h*m ^ k
+	}
+	switch len(s) {
+	case 3:
+		h ^= uint32(s[2]) << 16
+		fallthrough
+	case 2:
+		h ^= uint32(s[1]) << 8
+		fallthrough
+	case 1:
+		h ^= uint32(s[0])
+		h *= m
+	}
+	h ^= h >> 13
+	h *= m
+	return h ^ h>>15
+}

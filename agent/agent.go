@@ -1,0 +1,274 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/ingest"
+	"weir/schema"
+)
+
+// Agent owns three goroutines: one reads logs and decides all about sources, one follows the engine, and one sends
+// the engine's events, so that a slow Kafka never holds back their reading. The checkpoint is written by the first.
+type Agent struct {
+	cfg    Config
+	engine engine
+	out    sender
+	log    *slog.Logger
+	m      metrics
+
+	commands chan command
+	sources  map[string]*source // by name
+	saved    checkpoint
+	events   eventQueue
+
+	buf   []byte // shared by all sources: one reads at a time
+	text  []byte
+	attrs []schema.Attr
+}
+
+type command struct {
+	container container
+	gone      bool // destroyed
+	started   bool
+}
+
+// New makes an agent that reads from the Docker engine. Stop the agent before the producer: it waits for acknowledgements.
+func New(cfg Config, out *ingest.Producer, log *slog.Logger, reg prometheus.Registerer) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	e, err := newDocker(cfg.DockerHost)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	return newAgent(cfg, e, out, log, reg)
+}
+
+func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus.Registerer) (*Agent, error) {
+	log = log.With("component", "agent")
+	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
+		return nil, fmt.Errorf("agent.state_dir: %w", err)
+	}
+	saved, err := loadCheckpoint(cfg.StateDir, log)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10),
+		m: newMetrics(reg)}
+	a.events.init(a)
+	return a, nil
+}
+
+// Run works until ctx ends; then it sends what it read, waits at most stop_timeout for acknowledgements, and saves the checkpoint.
+func (a *Agent) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	// Sending outlives ctx by the stop timeout, so that what was read is acknowledged.
+	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
+	for name, s := range a.saved.Sources {
+		a.resume(name, s)
+	}
+	wg.Go(func() { a.follow(ctx) })
+	wg.Go(func() { a.events.send(sending) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(a.cfg.StopTimeout, stopSending) })
+	defer stop()
+
+	a.read(ctx, sending)
+
+	a.events.close()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.StopTimeout)
+	defer cancel()
+	err := a.sealAll(last, time.Now(), true)
+	err = errors.Join(err, a.out.Flush(last))
+	err = errors.Join(err, a.checkpoint())
+	stopSending()
+	wg.Wait()
+	for _, s := range a.sources {
+		if s.file != nil {
+			s.file.Close()
+		}
+	}
+	return err
+}
+
+// read is the reading loop. It returns when ctx ends.
+func (a *Agent) read(ctx, sending context.Context) {
+	saveAt := time.Now().Add(time.Second)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		now := time.Now()
+		busy := a.turns(sending, ctx, now)
+		if err := a.sealAll(sending, now, false); err != nil {
+			return
+		}
+		if !now.Before(saveAt) {
+			if err := a.checkpoint(); err != nil {
+				a.m.checkpointErrors.Inc()
+				a.log.Error("cannot write the checkpoint; a crash now would cost repeats, not records", "dir", a.cfg.StateDir, "err", err)
+			}
+			saveAt = now.Add(time.Second)
+		}
+		wait := a.cfg.Poll / 2
+		if busy {
+			wait = 0
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case c := <-a.commands:
+			a.obey(c)
+		case <-timer.C:
+		}
+	}
+}
+
+// turns lets each source read once.
+func (a *Agent) turns(sending, ctx context.Context, now time.Time) (busy bool) {
+	for _, s := range a.sources {
+		if ctx.Err() != nil {
+			return false
+		}
+		if now.Before(s.next) {
+			continue
+		}
+		before := s.bytes
+		more, err := s.turn(sending, now)
+		if err != nil && sending.Err() == nil {
+			a.log.Error("cannot read a log; trying again", "source", s.name, "err", err)
+			more = false
+		}
+		switch {
+		case more:
+			busy, s.idle = true, 0
+		case s.bytes > before:
+			s.idle = 0
+			s.next = now.Add(a.cfg.Poll)
+		default:
+			s.idle = min(s.idle+a.cfg.Poll, 10*a.cfg.Poll)
+			s.next = now.Add(s.idle)
+		}
+	}
+	return busy
+}
+
+func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool) error {
+	for name, s := range a.sources {
+		if err := s.sealIfDue(ctx, now, force); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		done := s.done
+		s.mu.Unlock()
+		if done {
+			delete(a.sources, name)
+			delete(a.saved.Sources, name)
+			a.saved.Events.Last = 0 // forces the next checkpoint to be written
+			a.m.sources.Dec()
+		}
+	}
+	return nil
+}
+
+func (a *Agent) sourceName(id string) string { return "docker/" + a.cfg.Node + "/" + id }
+
+// resume takes up a source of the checkpoint; the engine may no longer know its container.
+func (a *Agent) resume(name string, s saved) {
+	src := &source{a: a, name: name, path: s.Path, ends: map[schema.Incarnation]int64{}, acked: s.mark, resumeAt: &s.mark}
+	for k, v := range s.Tags {
+		src.resource = append(src.resource, schema.String(k, v))
+	}
+	slices.SortFunc(src.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
+	a.sources[name] = src
+	a.m.sources.Inc()
+}
+
+// obey adds a container, or notes that one is gone.
+func (a *Agent) obey(c command) {
+	name := a.sourceName(c.container.id)
+	s := a.sources[name]
+	switch {
+	case c.gone:
+		if s != nil {
+			s.removed, s.next = true, time.Time{}
+		}
+		return
+	case s == nil:
+		if c.container.path == "" {
+			return
+		}
+		s = &source{a: a, name: name, path: c.container.path, ends: map[schema.Incarnation]int64{}}
+		a.sources[name] = s
+		a.m.sources.Inc()
+	}
+	s.started = s.started || c.started
+	s.next = time.Time{}
+	if s.enc.Count() == 0 || len(s.resource) == 0 {
+		s.resource = a.resource(c.container)
+	}
+}
+
+// resource are the attributes that all records of a container share.
+func (a *Agent) resource(c container) []schema.Attr {
+	attrs := []schema.Attr{schema.String(schema.AttrContainerID, c.id), schema.String(schema.AttrContainerName, c.name), schema.String(schema.AttrImageName, c.image),
+		schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrFilePath, c.path), schema.String(schema.AttrApp, pick(a.cfg.AppLabels, c.labels, c.name))}
+	for _, f := range [][2]string{{schema.AttrTenant, pick(a.cfg.TenantLabels, c.labels, "")}, {schema.AttrSite, a.cfg.Site}, {schema.AttrCell, a.cfg.Cell}} {
+		if f[1] != "" {
+			attrs = append(attrs, schema.String(f[0], f[1]))
+		}
+	}
+	for k, v := range c.labels {
+		attrs = append(attrs, schema.String(schema.LabelPrefix+k, v))
+	}
+	slices.SortFunc(attrs, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
+	return attrs
+}
+
+func pick(keys []string, labels map[string]string, otherwise string) string {
+	for _, k := range keys {
+		if v := labels[k]; v != "" {
+			return v
+		}
+	}
+	return otherwise
+}
+
+// checkpoint writes what is acknowledged, when that changed.
+func (a *Agent) checkpoint() error {
+	changed, unread := false, int64(0)
+	for name, s := range a.sources {
+		if s.file != nil {
+			if st, err := s.file.Stat(); err == nil {
+				unread += max(0, st.Size()-s.offset)
+			}
+		}
+		s.mu.Lock()
+		if s.dirty {
+			tags := map[string]string{}
+			for _, t := range s.resource {
+				tags[t.Key] = t.Str
+			}
+			a.saved.Sources[name] = saved{mark: s.acked, Path: s.path, Tags: tags}
+			s.dirty, changed = false, true
+		}
+		s.mu.Unlock()
+	}
+	a.m.lag.Set(float64(unread))
+	if last := a.events.acked.Load(); last != a.saved.Events.Last {
+		a.saved.Events.Last, changed = last, true
+	}
+	if !changed {
+		return nil
+	}
+	return a.saved.save(a.cfg.StateDir)
+}

@@ -1,0 +1,56 @@
+// Package agent runs on every node. It follows the container engine, reads the json-file logs of its containers, and
+// gives log lines and engine events to the producer as batches.
+//
+// What the agent knows of a log it derives from the log itself: a file is named by its first line, a record by the
+// byte where it starts. So a crash, or a lost checkpoint, costs repeats with the same ids, which consumers drop, and
+// never records.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Config of the agent.
+type Config struct {
+	Node           string        `yaml:"node"`        // host.name of all records; the host's name by default
+	DockerHost     string        `yaml:"docker_host"` // such as unix:///var/run/docker.sock; DOCKER_HOST or the client's default when empty
+	StateDir       string        `yaml:"state_dir"`   // holds the checkpoint
+	Site           string        `yaml:"site"`
+	Cell           string        `yaml:"cell"`
+	AppLabels      []string      `yaml:"app_labels"`    // the first of them that a container has names its app; else its own name does
+	TenantLabels   []string      `yaml:"tenant_labels"` // likewise; no tenant when it has none
+	BatchBytes     int           `yaml:"batch_bytes"`   // encoded size at which a batch is sent
+	Linger         time.Duration `yaml:"linger"`        // the longest that a record waits for its batch to fill
+	Poll           time.Duration `yaml:"poll"`          // between looks at a file that had nothing new; grows tenfold while it stays idle
+	MaxRecordBytes int           `yaml:"max_record_bytes"`
+	StopTimeout    time.Duration `yaml:"stop_timeout"` // wait for acknowledgements at a stop
+}
+
+// DefaultConfig reads this host's engine.
+func DefaultConfig() Config {
+	node, _ := os.Hostname()
+	return Config{Node: node, StateDir: "/var/lib/weir/agent",
+		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
+		BatchBytes: 256 << 10, Linger: 200 * time.Millisecond, Poll: 100 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second}
+}
+
+// Validate joins what is wrong, each with its key.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(c.Node == "", "node: is empty and the host has no name")
+	bad(c.StateDir == "", "state_dir: is empty")
+	bad(c.BatchBytes < 1<<10 || c.BatchBytes > 16<<20, "batch_bytes: %d is not within 1 KiB and 16 MiB", c.BatchBytes)
+	bad(c.MaxRecordBytes < 16<<10 || c.MaxRecordBytes > 16<<20, "max_record_bytes: %d is not within 16 KiB and 16 MiB", c.MaxRecordBytes)
+	bad(c.Linger <= 0, "linger: must be above zero")
+	bad(c.Poll < time.Millisecond, "poll: must be at least 1ms")
+	bad(c.StopTimeout <= 0, "stop_timeout: must be above zero")
+	return errors.Join(errs...)
+}

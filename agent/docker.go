@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+)
+
+// engine is what the agent needs of the container engine.
+type engine interface {
+	list(ctx context.Context) ([]container, error)
+	inspect(ctx context.Context, id string) (container, error)
+	// follow calls f with each event from since (Unix ns) on, until the stream ends with an error. f must not block.
+	follow(ctx context.Context, since int64, ready func(), f func(events.Message)) error
+}
+
+type container struct {
+	id, name, image string
+	labels          map[string]string
+	path            string // of the json-file log; empty when another driver keeps it
+	driver          string
+	running         bool
+}
+
+// callTimeout bounds list and inspect; the event stream has no bound.
+const callTimeout = 30 * time.Second
+
+type docker struct{ c *client.Client }
+
+func newDocker(host string) (*docker, error) {
+	opts := []client.Opt{client.FromEnv}
+	if host != "" {
+		opts = append(opts, client.WithHost(host))
+	}
+	c, err := client.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("docker_host: %w", err)
+	}
+	return &docker{c}, nil
+}
+
+func (d *docker) list(ctx context.Context) ([]container, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	res, err := d.c.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var all []container
+	for _, item := range res.Items {
+		c, err := d.inspect(ctx, item.ID)
+		if err != nil {
+			continue // removed meanwhile: its destroy event follows
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func (d *docker) inspect(ctx context.Context, id string) (container, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	res, err := d.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return container{}, fmt.Errorf("inspect %s: %w", id, err)
+	}
+	r := res.Container
+	c := container{id: r.ID, name: strings.TrimPrefix(r.Name, "/"), image: r.Image}
+	if r.Config != nil {
+		c.labels, c.image = r.Config.Labels, r.Config.Image
+	}
+	if r.State != nil {
+		c.running = r.State.Running
+	}
+	if r.HostConfig != nil {
+		c.driver = r.HostConfig.LogConfig.Type
+	}
+	if c.driver == "json-file" {
+		// The engine names the path only once the log exists, but it is always this one under its folder.
+		c.path = r.LogPath
+	}
+	return c, nil
+}
+
+func (d *docker) follow(ctx context.Context, since int64, ready func(), f func(events.Message)) error {
+	opts := client.EventsListOptions{}
+	if since > 0 {
+		opts.Since = strconv.FormatInt(since/1e9, 10) + "." + fmt.Sprintf("%09d", since%1e9)
+	}
+	res := d.c.Events(ctx, opts)
+	ready()
+	for {
+		select {
+		case m := <-res.Messages:
+			f(m)
+		case err := <-res.Err:
+			return err
+		}
+	}
+}

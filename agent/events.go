@@ -1,0 +1,276 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+
+	"weir/ingest"
+	"weir/schema"
+)
+
+// maxQueuedEvents bounds the memory of events that Kafka does not take yet: about 100 MB.
+const maxQueuedEvents = 100_000
+
+// eventQueue stands between the engine's stream, which must be drained at once, and the producer, which may be slow.
+type eventQueue struct {
+	a     *Agent
+	acked atomic.Int64 // position of the last acknowledged event
+
+	mu      sync.Mutex
+	wake    chan struct{}
+	queue   []events.Message
+	closed  bool
+	dropped int
+	oom     map[string]bool // containers with an oom event since their start
+
+	last     int64           // position of the last event taken; the sender's
+	atLast   map[string]bool // events at the engine time lastTime, to tell repeats
+	lastTime int64
+}
+
+func (q *eventQueue) init(a *Agent) {
+	q.a, q.wake, q.oom, q.atLast = a, make(chan struct{}, 1), map[string]bool{}, map[string]bool{}
+	q.last = a.saved.Events.Last
+	q.lastTime = q.last
+	q.acked.Store(q.last)
+}
+
+// follow keeps the event stream open and turns events into commands for the reading loop.
+func (a *Agent) follow(ctx context.Context) {
+	for try := 0; ctx.Err() == nil; try++ {
+		// Subscribed first and listed second, nothing that happens between is missed.
+		since := a.events.since()
+		began := time.Now()
+		listed := make(chan struct{})
+		err := a.engine.follow(ctx, since, func() { go func() { defer close(listed); a.reconcile(ctx) }() }, func(m events.Message) { a.event(ctx, m) })
+		<-listed
+		if ctx.Err() != nil {
+			return
+		}
+		a.m.reconnects.Inc()
+		if time.Since(began) > time.Minute {
+			try = 0
+		}
+		a.log.Warn("the engine's event stream ended; connecting again", "err", err, "remedy", "check that the engine runs and agent.docker_host is its socket")
+		t := time.NewTimer(min(time.Second<<min(try, 4), 10*time.Second))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+		case <-t.C:
+		}
+	}
+}
+
+// reconcile compares what the engine has with what is followed.
+func (a *Agent) reconcile(ctx context.Context) {
+	for try := 0; ctx.Err() == nil && try < 3; try++ {
+		all, err := a.engine.list(ctx)
+		if err != nil {
+			a.log.Warn("cannot list the containers", "err", err)
+			time.Sleep(time.Second)
+			continue
+		}
+		have := map[string]bool{}
+		for _, c := range all {
+			have[c.id] = true
+			a.add(ctx, c, c.running)
+		}
+		for name := range a.saved.Sources {
+			if id := name[strings.LastIndexByte(name, '/')+1:]; !have[id] {
+				a.command(ctx, command{container: container{id: id}, gone: true})
+			}
+		}
+		return
+	}
+}
+
+func (a *Agent) add(ctx context.Context, c container, started bool) {
+	if c.driver != "json-file" {
+		a.m.unsupported.WithLabelValues(c.driver).Inc()
+		a.log.Warn("a container's log driver keeps its logs from files; its output is not collected", "container", c.name, "driver", c.driver)
+		return
+	}
+	a.command(ctx, command{container: c, started: started})
+}
+
+func (a *Agent) command(ctx context.Context, c command) {
+	select {
+	case a.commands <- c:
+	case <-ctx.Done():
+	}
+}
+
+// event is called for each event of the engine, in order; it must be quick.
+func (a *Agent) event(ctx context.Context, m events.Message) {
+	a.events.put(m)
+	if m.Type != events.ContainerEventType {
+		return
+	}
+	id := m.Actor.ID
+	switch m.Action {
+	case events.ActionCreate, events.ActionStart, events.ActionRename:
+		go func() { // inspect may take its time; the stream must not wait
+			c, err := a.engine.inspect(ctx, id)
+			if err == nil {
+				a.add(ctx, c, m.Action == events.ActionStart)
+			}
+		}()
+	case events.ActionDestroy:
+		a.command(ctx, command{container: container{id: id}, gone: true})
+	}
+}
+
+// since is the engine time from which events are wanted.
+func (q *eventQueue) since() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := len(q.queue); n > 0 {
+		return q.queue[n-1].TimeNano
+	}
+	return q.lastTime
+}
+
+func (q *eventQueue) put(m events.Message) {
+	q.mu.Lock()
+	if len(q.queue) < maxQueuedEvents {
+		q.queue = append(q.queue, m)
+	} else {
+		q.dropped++
+		q.a.m.lost.WithLabelValues("event_queue_full").Inc()
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *eventQueue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *eventQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+// send gives events to the producer until the queue is closed and empty, or ctx ends.
+func (q *eventQueue) send(ctx context.Context) {
+	for {
+		q.mu.Lock()
+		batch, closed, dropped := q.queue, q.closed, q.dropped
+		q.queue, q.dropped = nil, 0
+		q.mu.Unlock()
+		for _, m := range batch {
+			if err := q.sendOne(ctx, m); err != nil {
+				return
+			}
+		}
+		if dropped > 0 {
+			r := schema.Record{EventName: schema.EventLoss, Body: fmt.Sprintf("%d engine events did not fit into memory while Kafka was away", dropped), Severity: 17, SeverityText: "ERROR",
+				Attrs: []schema.Attr{schema.String(schema.AttrLossReason, "event_queue_full"), schema.Int("weir.loss.events", int64(dropped))}}
+			if err := q.emit(ctx, q.last+1, nil, r); err != nil {
+				return
+			}
+		}
+		if closed && len(batch) == 0 {
+			return
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-q.wake:
+		}
+	}
+}
+
+func (q *eventQueue) sendOne(ctx context.Context, m events.Message) error {
+	// After a reconnect the engine repeats from `since` on: what is older, or was there at the same time, was sent.
+	key := string(m.Type) + "/" + string(m.Action) + "/" + m.Actor.ID
+	q.mu.Lock()
+	switch {
+	case m.TimeNano < q.lastTime:
+		q.mu.Unlock()
+		return nil
+	case m.TimeNano > q.lastTime:
+		q.lastTime = m.TimeNano
+		clear(q.atLast)
+	}
+	repeat := q.atLast[key]
+	q.atLast[key] = true
+	q.mu.Unlock()
+	if repeat {
+		return nil
+	}
+	resource, r := q.record(m)
+	return q.emit(ctx, max(m.TimeNano, q.last+1), resource, r)
+}
+
+func (q *eventQueue) emit(ctx context.Context, at int64, resource []schema.Attr, r schema.Record) error {
+	source := "docker-events/" + q.a.cfg.Node
+	r.Offset, r.Observed = at, time.Now().UnixNano()
+	var e schema.Encoder
+	e.Reset(source, schema.Incarnation{}, append(resource, schema.String(schema.AttrHostName, q.a.cfg.Node)))
+	e.Append(&r)
+	m := ingest.Message{Topic: schema.TopicEvents, Source: source, Begin: schema.Position{Offset: at}, End: schema.Position{Offset: at + 1}, Count: 1, Value: e.Bytes(), Acked: func() { q.acked.Store(at) }}
+	if q.last > 0 {
+		m.Prev, m.PrevKnown = schema.Position{Offset: q.last + 1}, true
+	}
+	q.last = at
+	return q.a.out.Send(ctx, m)
+}
+
+// record turns an engine event into a record: docker.<type>.<action>, with what follows a colon in the action as an attribute.
+func (q *eventQueue) record(m events.Message) (resource []schema.Attr, r schema.Record) {
+	action, detail, _ := strings.Cut(string(m.Action), ": ")
+	r = schema.Record{Time: m.TimeNano, EventName: "docker." + string(m.Type) + "." + action, Severity: 9, SeverityText: "INFO"}
+	name := m.Actor.Attributes["name"]
+	r.Body = fmt.Sprintf("%s %s %s", m.Type, name, action)
+	if detail != "" {
+		r.Attrs = append(r.Attrs, schema.String("docker.action.detail", detail))
+		r.Body += ": " + detail
+	}
+	if m.Type != events.ContainerEventType {
+		return nil, schema.Record{Time: r.Time, EventName: r.EventName, Severity: r.Severity, SeverityText: r.SeverityText, Body: r.Body, Attrs: append(r.Attrs, schema.String(schema.AttrActorID, m.Actor.ID))}
+	}
+	switch m.Action {
+	case events.ActionStart:
+		delete(q.oom, m.Actor.ID)
+	case events.ActionOOM:
+		q.oom[m.Actor.ID] = true
+		r.Severity, r.SeverityText = 17, "ERROR"
+	case events.ActionDie:
+		code, _ := strconv.ParseInt(m.Actor.Attributes["exitCode"], 10, 64)
+		r.Attrs = append(r.Attrs, schema.Int(schema.AttrExitCode, code), schema.Bool(schema.AttrOOM, q.oom[m.Actor.ID]))
+		r.Body = fmt.Sprintf("container %s died, exit code %d", name, code)
+		if code != 0 {
+			r.Severity, r.SeverityText = 17, "ERROR"
+		}
+	case events.ActionDestroy:
+		delete(q.oom, m.Actor.ID)
+	}
+	labels := map[string]string{}
+	resource = []schema.Attr{schema.String(schema.AttrContainerID, m.Actor.ID), schema.String(schema.AttrContainerName, name), schema.String(schema.AttrImageName, m.Actor.Attributes["image"])}
+	for k, v := range m.Actor.Attributes {
+		switch k {
+		case "name", "image", "exitCode", "signal", "execID", "execDuration":
+		default:
+			labels[k] = v
+			resource = append(resource, schema.String(schema.LabelPrefix+k, v))
+		}
+	}
+	resource = append(resource, schema.String(schema.AttrApp, pick(q.a.cfg.AppLabels, labels, name)))
+	return resource, r
+}

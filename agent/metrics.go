@@ -1,0 +1,36 @@
+package agent
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	read, records, damaged, reconnects, checkpointErrors prometheus.Counter
+	sources, lag                                         prometheus.Gauge
+	lost, unsupported                                    *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	return metrics{
+		read:             counter("weir_agent_read_bytes_total", "Bytes of log files read."),
+		records:          counter("weir_agent_records_total", "Log records put into batches."),
+		damaged:          counter("weir_agent_damaged_lines_total", "Lines that the json-file driver does not write; they are sent as they are."),
+		reconnects:       counter("weir_agent_event_reconnects_total", "Times that the engine's event stream ended and was taken up again."),
+		checkpointErrors: counter("weir_agent_checkpoint_errors_total", "Checkpoints that could not be written."),
+		sources:          gauge("weir_agent_sources", "Container logs followed."),
+		lag:              gauge("weir_agent_lag_bytes", "Bytes of open log files that are not read yet."),
+		lost:             vec("weir_agent_lost_total", "Loss records written, by reason.", "reason"),
+		unsupported:      vec("weir_agent_unsupported_containers_total", "Containers whose log driver keeps no json-file log, by driver.", "driver"),
+	}
+}

@@ -1,0 +1,203 @@
+// Package archiver keeps every record for good, as Parquet files in a local folder or in HDFS that Spark reads.
+//
+// It is an ingest.Sink with its own commit: what is archived and how far it goes become durable in one rename, so each
+// record is in the archive exactly once whatever is killed when. commit.go has the steps, partition.go the fence
+// that keeps a second writer of the same partition out.
+package archiver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/ingest"
+)
+
+// Archiver is the sink. It has no goroutines of its own; it may be used by those of many partitions.
+type Archiver struct {
+	cfg   Config
+	log   *slog.Logger
+	m     *metrics
+	store store
+	// hook is called before each step of a commit and stops it there with its error. Only tests set it.
+	hook func(step string) error
+	now  func() time.Time
+}
+
+var _ ingest.Sink = (*Archiver)(nil)
+
+// New checks the configuration. An HDFS root is first contacted by Open.
+func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Archiver, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("archiver: %w", err)
+	}
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, fmt.Errorf("archiver: register metrics: %w", err)
+	}
+	s, err := newStore(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("archiver: %w", err)
+	}
+	return newArchiver(cfg, log, m, s), nil
+}
+
+func newArchiver(cfg Config, log *slog.Logger, m *metrics, s store) *Archiver {
+	return &Archiver{
+		cfg: cfg, log: log.With("component", "archiver"), m: m, store: s,
+		hook: func(string) error { return nil }, now: time.Now,
+	}
+}
+
+// Close ends the connections to the store. The partitions must have been closed before.
+func (a *Archiver) Close() error { return a.store.Close() }
+
+// Open takes a partition over: it shuts out any earlier writer of it, finishes the last commit, removes what belongs to no
+// commit, and returns the checkpoint of the last commit, or nil when there was none.
+func (a *Archiver) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.PartitionSink, *ingest.Checkpoint, error) {
+	p, cp, err := a.open(ctx, tp)
+	if err != nil {
+		a.m.errors.WithLabelValues("open").Inc()
+		return nil, nil, fmt.Errorf("archiver: open %s/%d in %s: %w", tp.Topic, tp.Partition, a.cfg.Root, err)
+	}
+	return p, cp, nil
+}
+
+func (a *Archiver) open(ctx context.Context, tp ingest.TopicPartition) (*partition, *ingest.Checkpoint, error) {
+	var nonce [8]byte
+	_, _ = rand.Read(nonce[:]) // never fails
+	p := &partition{
+		a: a, tp: tp, owner: hex.EncodeToString(nonce[:]),
+		tmp: partitionDir(tmpDir, tp), manifests: partitionDir(manifestDir, tp),
+	}
+	p.reset()
+	p.log = a.log.With("topic", tp.Topic, "partition", tp.Partition)
+	// The own folder comes first: of two that open at once, at least the later one then sees the other.
+	for _, dir := range []string{p.manifests, p.commitDir()} {
+		if err := a.store.MkdirAll(dir); err != nil {
+			return nil, nil, fmt.Errorf("make folder %s: %w", dir, err)
+		}
+	}
+	others, err := p.fence()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	cp, err := p.recover()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, dir := range others {
+		if err := removeTree(a.store, dir); err != nil {
+			return nil, nil, err
+		}
+	}
+	return p, cp, nil
+}
+
+// fence deletes the commit folders of all other writers of the partition. A manifest becomes a commit by a rename out of
+// its writer's commit folder, and writers make that folder only when they open; so from here on only this
+// writer can commit, and the newest manifest is final. It returns the folders of the others.
+func (p *partition) fence() (others []string, err error) {
+	entries, err := p.a.store.List(p.tmp)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", p.tmp, err)
+	}
+	for _, e := range entries {
+		if e.name == p.owner {
+			continue
+		}
+		dir := path.Join(p.tmp, e.name)
+		if !e.dir {
+			return nil, fmt.Errorf("%s does not belong there; move it away", dir)
+		}
+		if err := removeTree(p.a.store, path.Join(dir, "commit")); err != nil {
+			return nil, err
+		}
+		others = append(others, dir)
+	}
+	return others, nil
+}
+
+// recover reads the newest manifest and finishes its commit.
+func (p *partition) recover() (*ingest.Checkpoint, error) {
+	entries, err := p.a.store.List(p.manifests)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", p.manifests, err)
+	}
+	var sidecars []entry
+	for _, e := range entries {
+		s, rest, ok := parseSpan(e.name)
+		switch {
+		case ok && rest == ".json":
+			p.history = append(p.history, s)
+			if len(p.history) > 1 && s.next > p.last.next || len(p.history) == 1 {
+				p.last = s
+			}
+		case ok:
+			sidecars = append(sidecars, e)
+		}
+	}
+	if len(p.history) == 0 {
+		return nil, nil
+	}
+	name := path.Join(p.manifests, p.last.manifest())
+	data, err := p.a.store.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", name, err)
+	}
+	m, err := parseManifest(data, p.tp, p.last)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", name, err)
+	}
+	p.prevSum, p.seen = digest(data), m.Seen.Path
+	seen, err := p.readSeen(m, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.settle(m, name); err != nil {
+		return nil, err
+	}
+	p.dropOlder(sidecars)
+	return &ingest.Checkpoint{NextOffset: m.Next, Seen: seen}, nil
+}
+
+func (p *partition) readSeen(m *manifest, name string) ([]byte, error) {
+	seen, err := p.a.store.ReadFile(m.Seen.Path)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: read the interval state beside it: %w", name, err)
+	}
+	if int64(len(seen)) != m.Seen.Bytes || digest(seen) != m.Seen.SHA256 {
+		return nil, fmt.Errorf("manifest %s: %s is not the %d bytes that were written; restore it from a copy",
+			name, m.Seen.Path, m.Seen.Bytes)
+	}
+	return seen, nil
+}
+
+// dropOlder deletes the sidecars of earlier commits. Later ones may belong to a writer that has fenced this one, so they
+// stay. A failure only leaves a file behind.
+func (p *partition) dropOlder(sidecars []entry) {
+	for _, e := range sidecars {
+		if s, _, ok := parseSpan(e.name); ok && s.next < p.last.next {
+			p.discard(path.Join(p.manifests, e.name))
+		}
+	}
+}
+
+// discard deletes a file that nothing needs any more.
+func (p *partition) discard(name string) {
+	if err := p.a.store.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.a.m.errors.WithLabelValues("remove").Inc()
+		p.log.Warn("a file that is no longer needed was not removed; it does no harm", "file", name, "error", err)
+	}
+}

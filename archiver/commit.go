@@ -1,0 +1,215 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sort"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"weir/ingest"
+)
+
+// Commit makes all that was written durable together with the checkpoint. Without rows since the last commit it does
+// nothing: reading then goes on from the earlier offset, over batches that the interval state knows already.
+//
+// The steps, each of which may be the last before a crash:
+//
+//  1. close: the open files are finished in the writer's folder.
+//  2. verify: each is read back from the store, length and footer.
+//  3. seen: the interval state is written beside the manifests.
+//  4. manifest: written to the writer's commit folder.
+//  5. commit: the manifest is renamed into the manifest folder. From here on the commit has happened.
+//  6. settle: the files are renamed to their places. Open does this again after a crash.
+//  7. done: a marker says that they are there.
+//  8. prune: the sidecars of the commit before and the oldest manifest go.
+func (p *partition) Commit(ctx context.Context, cp ingest.Checkpoint) error {
+	if p.broken != nil {
+		return p.broken
+	}
+	if len(p.hours) == 0 && len(p.finished) == 0 {
+		return nil
+	}
+	begin := p.a.now()
+	m, err := p.commit(ctx, cp)
+	if err != nil {
+		return p.fail("commit", fmt.Errorf("up to offset %d: %w", cp.NextOffset, err))
+	}
+	p.count(m, p.a.now().Sub(begin))
+	p.reset()
+	return nil
+}
+
+func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*manifest, error) {
+	m, err := p.prepare(ctx, cp)
+	if err != nil {
+		return nil, err
+	}
+	data, err := m.encode()
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	s := span{m.First, m.Next}
+	name := path.Join(p.manifests, s.manifest())
+	tmp := path.Join(p.commitDir(), s.manifest())
+	if err := p.step("manifest", func() error { return writeFile(p.a.store, tmp, data) }); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := p.step("commit", func() error { return p.a.store.Rename(tmp, name) }); err != nil {
+		return nil, fmt.Errorf("rename the manifest to %s: %w", name, err)
+	}
+	before, sidecar := p.last, p.seen
+	p.last, p.prevSum, p.seen = s, digest(data), m.Seen.Path
+	p.history = append(p.history, s)
+	if err := p.settle(m, name); err != nil {
+		return nil, err
+	}
+	return m, p.step("prune", func() error {
+		if sidecar != "" {
+			p.discard(sidecar)
+			p.discard(path.Join(p.manifests, before.done()))
+		}
+		for len(p.history) > p.a.cfg.KeepManifests {
+			p.discard(path.Join(p.manifests, p.history[0].manifest()))
+			p.history = p.history[1:]
+		}
+		return nil
+	})
+}
+
+// prepare does the steps before the manifest, which leave the archive as it was.
+func (p *partition) prepare(ctx context.Context, cp ingest.Checkpoint) (*manifest, error) {
+	m := &manifest{
+		Version: manifestVersion, Topic: p.tp.Topic, Partition: p.tp.Partition,
+		First: p.first, Next: cp.NextOffset, Sources: p.sources, Prev: p.prevSum, Created: p.a.now().UTC(),
+	}
+	if len(p.history) > 0 {
+		m.First = p.last.next
+	}
+	if m.Next <= m.First {
+		return nil, fmt.Errorf("rows were written, but the next offset is not past %d", m.First)
+	}
+	open := make([]*hourFile, 0, len(p.hours))
+	for _, f := range p.hours {
+		open = append(open, f)
+	}
+	sort.Slice(open, func(i, j int) bool { return open[i].hour < open[j].hour })
+	for _, f := range open {
+		if err := p.step("close", func() error { return p.finish(f) }); err != nil {
+			return nil, err
+		}
+	}
+	m.Files = p.finished
+	for i := range m.Files {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := p.step("verify", func() error { return p.verify(&m.Files[i]) }); err != nil {
+			return nil, err
+		}
+	}
+	// The owner in the name keeps a writer that was fenced from touching the sidecar of the one that came after it.
+	m.Seen = manifestSeen{
+		Path:  path.Join(p.manifests, span{m.First, m.Next}.base()+"."+p.owner+".seen"),
+		Bytes: int64(len(cp.Seen)), SHA256: digest(cp.Seen),
+	}
+	return m, p.step("seen", func() error { return writeFile(p.a.store, m.Seen.Path, cp.Seen) })
+}
+
+func (p *partition) step(name string, fn func() error) error {
+	if err := p.a.hook(name); err != nil {
+		return err
+	}
+	return fn()
+}
+
+// verify reads a finished file's length and footer back through the store.
+func (p *partition) verify(f *manifestFile) error {
+	e, err := p.a.store.Stat(f.Tmp)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", f.Tmp, err)
+	}
+	if e.size != f.Bytes {
+		return fmt.Errorf("verify %s: the store has %d bytes of %d", f.Tmp, e.size, f.Bytes)
+	}
+	r, err := p.a.store.Open(f.Tmp)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", f.Tmp, err)
+	}
+	pf, err := parquet.OpenFile(r, f.Bytes, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err == nil && pf.NumRows() != f.Rows {
+		err = fmt.Errorf("the footer counts %d rows of %d", pf.NumRows(), f.Rows)
+	}
+	if err = errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("verify %s: %w", f.Tmp, err)
+	}
+	return nil
+}
+
+// settle puts the files of a committed manifest in their places. It may be done again any number of times, also by two
+// writers at once.
+func (p *partition) settle(m *manifest, name string) error {
+	done := path.Join(p.manifests, span{m.First, m.Next}.done())
+	if _, err := p.a.store.Stat(done); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("stat %s: %w", done, err)
+	}
+	for i := range m.Files {
+		f := &m.Files[i]
+		if err := p.step("settle", func() error { return p.place(f) }); err != nil {
+			return fmt.Errorf("manifest %s: %w", name, err)
+		}
+	}
+	return p.step("done", func() error {
+		if err := writeFile(p.a.store, done, nil); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	})
+}
+
+// place renames one file, unless it is in its place already.
+func (p *partition) place(f *manifestFile) error {
+	if err := p.a.store.MkdirAll(path.Dir(f.Path)); err != nil {
+		return fmt.Errorf("make folder %s: %w", path.Dir(f.Path), err)
+	}
+	err := p.a.store.Rename(f.Tmp, f.Path)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("rename %s to %s: %w", f.Tmp, f.Path, err)
+	}
+	e, statErr := p.a.store.Stat(f.Path)
+	switch {
+	case errors.Is(statErr, fs.ErrNotExist):
+		return fmt.Errorf("its file is neither at %s nor at %s; restore it (%d rows, sha256 %s), or, if it was deleted on "+
+			"purpose, create the empty file <manifest without .json>.done", f.Tmp, f.Path, f.Rows, f.SHA256)
+	case statErr != nil:
+		return fmt.Errorf("stat %s: %w", f.Path, statErr)
+	case e.dir || e.size != f.Bytes:
+		return fmt.Errorf("%s has %d bytes, not the %d that were written; move it away and start again", f.Path, e.size, f.Bytes)
+	}
+	return nil
+}
+
+func (p *partition) count(m *manifest, took time.Duration) {
+	var rows, bytes int64
+	for _, f := range m.Files {
+		rows, bytes = rows+f.Rows, bytes+f.Bytes
+	}
+	p.a.m.rows.WithLabelValues(p.tp.Topic).Add(float64(rows))
+	p.a.m.bytes.WithLabelValues(p.tp.Topic).Add(float64(bytes))
+	p.a.m.files.WithLabelValues(p.tp.Topic).Add(float64(len(m.Files)))
+	p.a.m.commits.WithLabelValues(p.tp.Topic).Inc()
+	p.a.m.seconds.Observe(took.Seconds())
+	p.log.Debug("committed", "first", m.First, "next", m.Next, "rows", rows, "bytes", bytes, "files", len(m.Files), "took", took)
+}

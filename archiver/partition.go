@@ -1,0 +1,236 @@
+package archiver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"log/slog"
+	"path"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"weir/ingest"
+	"weir/schema"
+)
+
+// A row group is written out at this many bytes even if it has not its number of rows: lines may be long.
+const rowGroupBytes = 32 << 20
+
+// partition writes one partition. It is used by one goroutine.
+//
+// What it writes is in its own folder <tmp>/<owner> until the commit. Another writer of the partition deletes that folder;
+// then every call that follows here fails and nothing can be committed.
+type partition struct {
+	a              *Archiver
+	tp             ingest.TopicPartition
+	log            *slog.Logger
+	owner          string
+	tmp, manifests string
+
+	last    span   // of the last commit; zero when history is empty
+	history []span // manifests that are kept, oldest first
+	prevSum string // SHA-256 of the last manifest
+	seen    string // path of the last sidecar
+
+	first    int64               // the first offset written, before the first commit
+	hours    map[int64]*hourFile // open files by hour since 1970
+	finished []manifestFile      // closed files that wait for the commit
+	sources  map[string]int64    // rows by source since the last commit
+	seq      int                 // numbers temporary files
+	nth      int                 // numbers files within a commit
+	clock    int64               // counts uses of open files
+	rows     []row               // reused
+	writers  []*parquetWriter    // idle, reused: their buffers are large
+	broken   error               // the first failure; the partition must be opened again
+	closed   bool
+}
+
+type parquetWriter = parquet.GenericWriter[row]
+
+// hourFile is an open file for one hour of event time.
+type hourFile struct {
+	hour, rows, used int64
+	tmp              string
+	out              *output
+	w                *parquetWriter
+	min, max         int64 // event times, ns
+	first, last      int64 // Kafka offsets
+	pending          int   // bytes in the row group
+}
+
+// output counts and sums what goes into a file, to be compared with what comes out of the store.
+type output struct {
+	file
+	sum hash.Hash
+	n   int64
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.file.Write(p)
+	o.sum.Write(p[:n])
+	o.n += int64(n)
+	return n, err
+}
+
+func (p *partition) dir() string       { return path.Join(p.tmp, p.owner) }
+func (p *partition) commitDir() string { return path.Join(p.tmp, p.owner, "commit") }
+
+// reset forgets what was written since the last commit.
+func (p *partition) reset() {
+	p.first, p.nth = -1, 0
+	p.hours, p.sources, p.finished = map[int64]*hourFile{}, map[string]int64{}, nil
+}
+
+// fail remembers the first failure, because the files are then in a state that only a new Open can judge.
+func (p *partition) fail(operation string, err error) error {
+	p.a.m.errors.WithLabelValues(operation).Inc()
+	p.broken = fmt.Errorf("archiver: %s %s/%d: %w", operation, p.tp.Topic, p.tp.Partition, err)
+	return p.broken
+}
+
+// Write adds a batch's records to the files of their hours.
+func (p *partition) Write(_ context.Context, b *schema.Batch) error {
+	if p.broken != nil {
+		return p.broken
+	}
+	if len(p.history) > 0 && b.KafkaOffset < p.last.next {
+		return p.fail("write", fmt.Errorf("offset %d was committed before, up to %d", b.KafkaOffset, p.last.next))
+	}
+	if p.first < 0 && len(b.Records) > 0 {
+		p.first = b.KafkaOffset
+	}
+	if err := p.write(b); err != nil {
+		return p.fail("write", fmt.Errorf("offset %d, source %s: %w", b.KafkaOffset, b.Source, err))
+	}
+	return nil
+}
+
+func (p *partition) write(b *schema.Batch) error {
+	res := newResource(b)
+	for start := 0; start < len(b.Records); {
+		// Neighbours are mostly of one hour, so they are written together. The number bounds the rows held here.
+		hour := eventTime(&b.Records[start]) / int64(time.Hour)
+		end := start
+		p.rows = p.rows[:0]
+		for ; end < len(b.Records) && end-start < 1024 && eventTime(&b.Records[end])/int64(time.Hour) == hour; end++ {
+			p.rows = append(p.rows, res.record(b, &b.Records[end]))
+		}
+		f, err := p.hourFile(hour)
+		if err != nil {
+			return err
+		}
+		if err := f.write(p.rows, b.Records[start:end], b.KafkaOffset); err != nil {
+			return fmt.Errorf("write %s: %w", f.tmp, err)
+		}
+		start = end
+	}
+	clear(p.rows[:cap(p.rows)]) // the strings are the caller's
+	if n := int64(len(b.Records)); n > 0 {
+		p.addSource(b.Source, n)
+	}
+	return nil
+}
+
+func (p *partition) addSource(source string, n int64) {
+	if _, ok := p.sources[source]; !ok {
+		source = string(append([]byte(nil), source...))
+	}
+	p.sources[source] += n
+}
+
+func (f *hourFile) write(rows []row, records []schema.Record, offset int64) error {
+	if _, err := f.w.Write(rows); err != nil {
+		return err
+	}
+	for i := range records {
+		at := eventTime(&records[i])
+		if f.rows == 0 {
+			f.min, f.max, f.first = at, at, offset
+		}
+		f.min, f.max, f.last = min(f.min, at), max(f.max, at), offset
+		f.rows++
+		f.pending += rows[i].size()
+	}
+	if f.pending < rowGroupBytes {
+		return nil
+	}
+	f.pending = 0
+	return f.w.Flush()
+}
+
+// hourFile returns the open file of an hour, and makes room for it if there is none.
+func (p *partition) hourFile(hour int64) (*hourFile, error) {
+	p.clock++
+	if f := p.hours[hour]; f != nil {
+		f.used = p.clock
+		return f, nil
+	}
+	if len(p.hours) >= p.a.cfg.OpenHours {
+		var oldest *hourFile
+		for _, f := range p.hours {
+			if oldest == nil || f.used < oldest.used {
+				oldest = f
+			}
+		}
+		if err := p.finish(oldest); err != nil {
+			return nil, err
+		}
+	}
+	p.seq++
+	f := &hourFile{hour: hour, used: p.clock, tmp: path.Join(p.dir(), fmt.Sprintf("%06d.parquet", p.seq))}
+	created, err := p.a.store.Create(f.tmp)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", f.tmp, err)
+	}
+	f.out = &output{file: created, sum: sha256.New()}
+	if n := len(p.writers); n > 0 {
+		f.w, p.writers = p.writers[n-1], p.writers[:n-1]
+	} else {
+		f.w = newWriter(p.a.cfg.RowGroupRows)
+	}
+	f.w.Reset(f.out)
+	p.hours[hour] = f
+	return f, nil
+}
+
+// finish closes a file and keeps its entry for the manifest.
+func (p *partition) finish(f *hourFile) error {
+	if err := f.w.Close(); err != nil {
+		return fmt.Errorf("finish %s: %w", f.tmp, err)
+	}
+	if err := f.out.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", f.tmp, err)
+	}
+	delete(p.hours, f.hour)
+	f.w.Reset(nil)
+	p.writers = append(p.writers, f.w)
+	p.nth++
+	p.finished = append(p.finished, manifestFile{
+		Tmp: f.tmp, Path: finalPath(p.tp, f.hour, f.first, f.last, p.nth),
+		Rows: f.rows, Bytes: f.out.n, SHA256: hex.EncodeToString(f.out.sum.Sum(nil)),
+		MinTime: time.Unix(0, f.min).UTC(), MaxTime: time.Unix(0, f.max).UTC(),
+	})
+	return nil
+}
+
+// Close abandons what is not committed. After a failure the files stay for the next Open: the commit may have
+// happened although its answer was an error.
+func (p *partition) Close() error {
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	for _, f := range p.hours {
+		f.out.Abort()
+	}
+	p.hours, p.writers = nil, nil
+	if p.broken != nil {
+		return nil
+	}
+	p.broken = errors.New("archiver: partition is closed")
+	return removeTree(p.a.store, p.dir())
+}

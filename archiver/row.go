@@ -1,0 +1,173 @@
+package archiver
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress/zstd"
+
+	"weir/schema"
+)
+
+// row is one record as a row of the archive. The columns are described in README.md of deployments/spark.
+//
+// The time unit is always given: the default of nanoseconds is refused by Spark. Values of maps are never optional: the
+// writer would store nulls. The codec is set on the writer, because a codec on a map field panics.
+type row struct {
+	Timestamp      int64             `parquet:"timestamp,timestamp(microsecond),delta"`
+	TimestampNS    int64             `parquet:"timestamp_ns,delta"`
+	ObservedNS     int64             `parquet:"observed_ns,delta"`
+	ID             string            `parquet:"id"`
+	Source         string            `parquet:"source,dict"`
+	Incarnation    string            `parquet:"incarnation,dict"`
+	Offset         int64             `parquet:"offset,delta"`
+	Topic          string            `parquet:"topic,dict"`
+	KafkaPartition int32             `parquet:"kafka_partition"`
+	KafkaOffset    int64             `parquet:"kafka_offset,delta"`
+	App            string            `parquet:"app,dict"`
+	Tenant         string            `parquet:"tenant,dict"`
+	Site           string            `parquet:"site,dict"`
+	Cell           string            `parquet:"cell,dict"`
+	ContainerID    string            `parquet:"container_id,dict"`
+	ContainerName  string            `parquet:"container_name,dict"`
+	Image          string            `parquet:"image,dict"`
+	Host           string            `parquet:"host,dict"`
+	Stream         string            `parquet:"stream,dict"`
+	Level          string            `parquet:"level,dict"`
+	Severity       int32             `parquet:"severity"`
+	EventName      string            `parquet:"event_name,dict"`
+	TraceID        string            `parquet:"trace_id"`
+	SpanID         string            `parquet:"span_id"`
+	Body           string            `parquet:"body"`
+	Labels         map[string]string `parquet:"labels"`
+	Attributes     map[string]string `parquet:"attributes"`
+}
+
+// newWriter makes a Parquet writer whose output is set by Reset.
+func newWriter(rowGroupRows int) *parquet.GenericWriter[row] {
+	return parquet.NewGenericWriter[row](nil,
+		parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}),
+		parquet.MaxRowsPerRowGroup(int64(rowGroupRows)),
+		parquet.PageBufferSize(256<<10),
+		// A dictionary that does not pay is given up instead of growing with the data.
+		parquet.DictionaryMaxBytes(1<<20),
+		parquet.DataPageStatistics(true),
+		// Bounds of log lines help no reader and would copy whole lines into the footer.
+		parquet.SkipPageBounds("body"),
+		parquet.CreatedBy("weir", "1", ""),
+	)
+}
+
+// eventTime is the time that a record is filed under: its own, or when it has none the time it was observed at.
+func eventTime(r *schema.Record) int64 {
+	if r.Time > 0 {
+		return r.Time
+	}
+	return max(r.Observed, 0)
+}
+
+// resource is what the rows of one batch share. The strings belong to the batch.
+type resource struct {
+	row   row
+	attrs map[string]string
+}
+
+// newResource sorts a batch's resource attributes into columns, labels and the rest.
+func newResource(b *schema.Batch) resource {
+	res := resource{attrs: map[string]string{}}
+	res.row = row{
+		Source: b.Source, Incarnation: b.Begin.Incarnation.String(), Topic: b.Topic,
+		KafkaPartition: int32(b.Partition), KafkaOffset: b.KafkaOffset, Labels: map[string]string{},
+	}
+	columns := map[string]*string{
+		schema.AttrApp: &res.row.App, schema.AttrTenant: &res.row.Tenant,
+		schema.AttrSite: &res.row.Site, schema.AttrCell: &res.row.Cell,
+		schema.AttrContainerID: &res.row.ContainerID, schema.AttrContainerName: &res.row.ContainerName,
+		schema.AttrImageName: &res.row.Image, schema.AttrHostName: &res.row.Host,
+	}
+	for _, a := range b.Resource {
+		if column := columns[a.Key]; column != nil {
+			*column = attrText(a)
+		} else if label, ok := strings.CutPrefix(a.Key, schema.LabelPrefix); ok {
+			res.row.Labels[label] = attrText(a)
+		} else if a.Key != schema.AttrSource && a.Key != schema.AttrIncarnation {
+			res.attrs[a.Key] = attrText(a)
+		}
+	}
+	return res
+}
+
+// record makes a record's row. Its memory is the batch's: the Parquet writer copies it.
+func (res *resource) record(b *schema.Batch, r *schema.Record) row {
+	out := res.row
+	at := eventTime(r)
+	out.Timestamp, out.TimestampNS, out.ObservedNS = at/1000, r.Time, r.Observed
+	out.ID, out.Offset = b.ID(r), r.Offset
+	out.Severity, out.Level = r.Severity, r.SeverityText
+	if out.Level == "" {
+		out.Level = severityName(r.Severity)
+	}
+	out.EventName, out.Body = r.EventName, r.Body
+	if r.TraceID != [16]byte{} {
+		out.TraceID = hex.EncodeToString(r.TraceID[:])
+	}
+	if r.SpanID != [8]byte{} {
+		out.SpanID = hex.EncodeToString(r.SpanID[:])
+	}
+	out.Attributes = res.attrs
+	shared := true
+	for _, a := range r.Attrs {
+		if a.Key == schema.AttrStream {
+			out.Stream = attrText(a)
+			continue
+		}
+		if shared {
+			out.Attributes, shared = make(map[string]string, len(res.attrs)+len(r.Attrs)), false
+			for k, v := range res.attrs {
+				out.Attributes[k] = v
+			}
+		}
+		out.Attributes[a.Key] = attrText(a)
+	}
+	return out
+}
+
+// severityName gives the short name of an OpenTelemetry severity number; four numbers share a name.
+func severityName(n int32) string {
+	if n < 1 || n > 24 {
+		return ""
+	}
+	return [...]string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"}[(n-1)/4]
+}
+
+// attrText is an attribute's value as text. Bytes become base64, because a Parquet string is UTF-8.
+func attrText(a schema.Attr) string {
+	switch a.Kind {
+	case schema.KindInt:
+		return strconv.FormatInt(a.Num, 10)
+	case schema.KindBool:
+		return strconv.FormatBool(a.Num != 0)
+	case schema.KindDouble:
+		return strconv.FormatFloat(math.Float64frombits(uint64(a.Num)), 'g', -1, 64)
+	case schema.KindBytes:
+		return base64.StdEncoding.EncodeToString([]byte(a.Str))
+	default:
+		return a.Str
+	}
+}
+
+// size estimates the memory that a row takes in a row group that is not compressed yet.
+func (r *row) size() int {
+	n := 200 + len(r.Body) + len(r.ID)
+	for k, v := range r.Attributes {
+		n += len(k) + len(v)
+	}
+	for k, v := range r.Labels {
+		n += len(k) + len(v)
+	}
+	return n
+}

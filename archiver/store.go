@@ -1,0 +1,117 @@
+package archiver
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"time"
+)
+
+// store is the little that the archive asks of a file system. Names are relative to the root, with slashes.
+//
+// Every call ends within the deadline or shortly after. Errors match fs.ErrNotExist and fs.ErrExist under errors.Is where
+// they mean that. Any other error leaves open whether the call took effect: Open of the Archiver finds out.
+type store interface {
+	// Create makes a new file in a folder that exists; fs.ErrExist when the name is taken, fs.ErrNotExist when the
+	// folder is gone. The fence in partition.go rests on the latter.
+	Create(name string) (file, error)
+	// Rename moves a file, atomically for readers and for a crash. fs.ErrExist when the destination exists, which
+	// holds against the past; two renames at once to one name are kept apart by the fence.
+	Rename(from, to string) error
+	// Remove deletes a file or an empty folder.
+	Remove(name string) error
+	// MkdirAll makes a folder and its parents; no error when it exists.
+	MkdirAll(name string) error
+	// ReadFile returns a whole file.
+	ReadFile(name string) ([]byte, error)
+	// List returns the entries of a folder by ascending name.
+	List(name string) ([]entry, error)
+	// Stat returns what List says of one name.
+	Stat(name string) (entry, error)
+	// Open reads a file at random.
+	Open(name string) (reader, error)
+	// Close ends the store's connections.
+	Close() error
+}
+
+// file is a file being written. It is durable after Close returned nil, and no sooner.
+type file interface {
+	io.Writer
+	Close() error
+	// Abort gives the file up without waiting for the server; what is there of it stays.
+	Abort()
+}
+
+type reader interface {
+	io.ReaderAt
+	io.Closer
+}
+
+type entry struct {
+	name string // base name
+	size int64
+	dir  bool
+}
+
+func newStore(cfg Config) (store, error) {
+	r, err := parseRoot(cfg.Root)
+	if err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	if len(r.hosts) == 0 {
+		return newLocalStore(r.dir)
+	}
+	return newHDFSStore(r, cfg.HDFSUser, cfg.Deadline)
+}
+
+// writeFile creates a file with the given content.
+func writeFile(s store, name string, data []byte) error {
+	f, err := s.Create(name)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", name, err)
+	}
+	if _, err := f.Write(data); err != nil {
+		f.Abort()
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := f.Close(); err != nil {
+		f.Abort()
+		return fmt.Errorf("close %s: %w", name, err)
+	}
+	return nil
+}
+
+// removeTree deletes a folder and what is in it. A writer that still adds files makes it start over; once the folder is
+// gone, that writer can add none.
+func removeTree(s store, name string) error {
+	const tries = 20
+	var err error
+	for try := range tries {
+		if err = removeOnce(s, name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		time.Sleep(time.Duration(try) * time.Millisecond)
+	}
+	return fmt.Errorf("remove %s: %w", name, err)
+}
+
+func removeOnce(s store, name string) error {
+	entries, err := s.List(name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		child := path.Join(name, e.name)
+		if e.dir {
+			err = removeTree(s, child)
+		} else {
+			err = s.Remove(child)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return s.Remove(name)
+}

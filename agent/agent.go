@@ -29,6 +29,7 @@ type Agent struct {
 	commands chan command
 	sources  map[string]*source // by name
 	saved    checkpoint
+	forgot   bool // saved differs from the file although no source is dirty
 	events   eventQueue
 
 	buf   []byte // shared by all sources: one reads at a time
@@ -40,6 +41,8 @@ type command struct {
 	container container
 	gone      bool // destroyed
 	started   bool
+	all       map[string]bool // set: the ids of all containers that the engine had at the time asOf
+	asOf      time.Time
 }
 
 // New makes an agent that reads from the Docker engine. Stop the agent before the producer: it waits for acknowledgements.
@@ -173,7 +176,7 @@ func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool) error {
 		if done {
 			delete(a.sources, name)
 			delete(a.saved.Sources, name)
-			a.saved.Events.Last = 0 // forces the next checkpoint to be written
+			a.forgot = true
 			a.m.sources.Dec()
 		}
 	}
@@ -198,6 +201,13 @@ func (a *Agent) obey(c command) {
 	name := a.sourceName(c.container.id)
 	s := a.sources[name]
 	switch {
+	case c.all != nil:
+		for _, s := range a.sources {
+			if id := s.name[strings.LastIndexByte(s.name, '/')+1:]; s.added.Before(c.asOf) && !c.all[id] {
+				s.removed, s.next = true, time.Time{}
+			}
+		}
+		return
 	case c.gone:
 		if s != nil {
 			s.removed, s.next = true, time.Time{}
@@ -207,7 +217,7 @@ func (a *Agent) obey(c command) {
 		if c.container.path == "" {
 			return
 		}
-		s = &source{a: a, name: name, path: c.container.path, ends: map[schema.Incarnation]int64{}}
+		s = &source{a: a, name: name, path: c.container.path, added: time.Now(), ends: map[schema.Incarnation]int64{}}
 		a.sources[name] = s
 		a.m.sources.Inc()
 	}
@@ -245,7 +255,7 @@ func pick(keys []string, labels map[string]string, otherwise string) string {
 
 // checkpoint writes what is acknowledged, when that changed.
 func (a *Agent) checkpoint() error {
-	changed, unread := false, int64(0)
+	changed, unread := a.forgot, int64(0)
 	for name, s := range a.sources {
 		if s.file != nil {
 			if st, err := s.file.Stat(); err == nil {
@@ -270,5 +280,10 @@ func (a *Agent) checkpoint() error {
 	if !changed {
 		return nil
 	}
-	return a.saved.save(a.cfg.StateDir)
+	if err := a.saved.save(a.cfg.StateDir); err != nil {
+		a.forgot = true // so that the next second tries again
+		return err
+	}
+	a.forgot = false
+	return nil
 }

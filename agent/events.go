@@ -71,22 +71,19 @@ func (a *Agent) follow(ctx context.Context) {
 // reconcile compares what the engine has with what is followed.
 func (a *Agent) reconcile(ctx context.Context) {
 	for try := 0; ctx.Err() == nil && try < 3; try++ {
+		asOf := time.Now()
 		all, err := a.engine.list(ctx)
 		if err != nil {
 			a.log.Warn("cannot list the containers", "err", err)
 			time.Sleep(time.Second)
 			continue
 		}
-		have := map[string]bool{}
+		ids := map[string]bool{}
 		for _, c := range all {
-			have[c.id] = true
+			ids[c.id] = true
 			a.add(ctx, c, c.running)
 		}
-		for name := range a.saved.Sources {
-			if id := name[strings.LastIndexByte(name, '/')+1:]; !have[id] {
-				a.command(ctx, command{container: container{id: id}, gone: true})
-			}
-		}
+		a.command(ctx, command{all: ids, asOf: asOf})
 		return
 	}
 }

@@ -62,10 +62,11 @@ type source struct {
 	bytes    int64
 	idle     time.Duration
 	next     time.Time // not looked at before
-	removed  bool      // the container is gone: read to the end, then close
-	started  bool      // the engine said that it ran
-	told     bool      // closed or loss record sent
-	resumeAt *mark     // from the checkpoint, until the file is open
+	added    time.Time
+	removed  bool  // the container is gone: read to the end, then close
+	started  bool  // the engine said that it ran
+	told     bool  // closed or loss record sent
+	resumeAt *mark // from the checkpoint, until the file is open
 
 	mu    sync.Mutex
 	acked mark

@@ -1,0 +1,478 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/ingest"
+	"weir/schema"
+)
+
+// kafka stands for the producer: it keeps what was sent as consumers would see it, by id.
+type kafka struct {
+	t    *testing.T
+	mu   sync.Mutex
+	hold bool // acknowledge nothing
+	recs map[string]string
+	last map[string]schema.Position // by source: end of the last batch
+	evs  []schema.Record
+	sent int
+}
+
+func newKafka(t *testing.T) *kafka {
+	return &kafka{t: t, recs: map[string]string{}, last: map[string]schema.Position{}}
+}
+
+func (k *kafka) Flush(context.Context) error { return nil }
+
+func (k *kafka) Send(_ context.Context, m ingest.Message) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	info := schema.Info{Source: m.Source, Begin: m.Begin, End: m.End, Prev: m.Prev, PrevKnown: m.PrevKnown, Count: m.Count}
+	var headers [][2]string
+	info.EachHeader(func(key string, v []byte) { headers = append(headers, [2]string{key, string(v)}) })
+	got, err := schema.ParseInfo(func(f func(string, []byte)) {
+		for _, h := range headers {
+			f(h[0], []byte(h[1]))
+		}
+	})
+	if err != nil {
+		k.t.Errorf("headers: %v", err)
+	}
+	var b schema.Batch
+	if err := new(schema.Decoder).Decode(bytes.Clone(m.Value), &got, &b); err != nil {
+		k.t.Errorf("batch %v-%v: %v", m.Begin, m.End, err)
+	}
+	k.sent++
+	for i := range b.Records {
+		r := &b.Records[i]
+		if m.Topic == schema.TopicEvents || r.EventName != "" {
+			k.evs = append(k.evs, *r)
+			continue
+		}
+		stream, _ := r.Attr(schema.AttrStream)
+		marks := ""
+		for _, key := range []string{schema.AttrTruncated, schema.AttrPartial, schema.AttrDamaged} {
+			if _, ok := r.Attr(key); ok {
+				marks += " " + key
+			}
+		}
+		id, body := b.ID(r), stream.Str+marks+": "+r.Body
+		if old, ok := k.recs[id]; ok && old != body {
+			k.t.Errorf("record %s was %.60q and is now %.60q", id, old, body)
+		}
+		k.recs[id] = body
+	}
+	if !k.hold && m.Acked != nil {
+		m.Acked()
+	}
+	return nil
+}
+
+// bodies lists the distinct records in the order of their positions.
+func (k *kafka) bodies() map[string]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := map[string]int{}
+	for _, body := range k.recs {
+		all[body]++
+	}
+	return all
+}
+
+func (k *kafka) eventNames() (names []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.evs {
+		names = append(names, r.EventName)
+	}
+	return names
+}
+
+// fakeEngine has containers and a stream of events.
+type fakeEngine struct {
+	mu         sync.Mutex
+	containers map[string]container
+	history    []events.Message
+	more       chan struct{}
+}
+
+func (e *fakeEngine) list(context.Context) (all []container, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.containers {
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func (e *fakeEngine) inspect(_ context.Context, id string) (container, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c, ok := e.containers[id]
+	if !ok {
+		return c, fmt.Errorf("no container %s", id)
+	}
+	return c, nil
+}
+
+func (e *fakeEngine) follow(ctx context.Context, since int64, ready func(), f func(events.Message)) error {
+	ready()
+	at := 0
+	for {
+		e.mu.Lock()
+		history := e.history
+		e.mu.Unlock()
+		for ; at < len(history); at++ {
+			if history[at].TimeNano >= since {
+				f(history[at])
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func (e *fakeEngine) emit(action events.Action, id string, at int64, attrs map[string]string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.history = append(e.history, events.Message{Type: events.ContainerEventType, Action: action, Actor: events.Actor{ID: id, Attributes: attrs}, TimeNano: at})
+	if action == events.ActionDestroy {
+		delete(e.containers, id)
+	}
+}
+
+// dockerLog writes as Docker's json-file driver does.
+type dockerLog struct {
+	t    *testing.T
+	path string
+	now  int64
+	keep int
+}
+
+func (d *dockerLog) write(stream, log string) {
+	d.t.Helper()
+	d.now += 1000
+	b, _ := json.Marshal(struct {
+		Log    string    `json:"log"`
+		Stream string    `json:"stream"`
+		Time   time.Time `json:"time"`
+	}{log, stream, time.Unix(0, d.now).UTC()})
+	d.raw(string(b) + "\n")
+}
+
+func (d *dockerLog) raw(s string) {
+	d.t.Helper()
+	f, err := os.OpenFile(d.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if _, err := f.WriteString(s); err != nil {
+		d.t.Fatal(err)
+	}
+	f.Close()
+}
+
+func (d *dockerLog) rotate() {
+	for n := d.keep; n > 0; n-- {
+		from := fmt.Sprintf("%s.%d", d.path, n-1)
+		if n == 1 {
+			from = d.path
+		}
+		_ = os.Rename(from, fmt.Sprintf("%s.%d", d.path, n))
+	}
+}
+
+type fixture struct {
+	t      *testing.T
+	cfg    Config
+	engine *fakeEngine
+	out    *kafka
+	log    *dockerLog
+}
+
+func setup(t *testing.T) *fixture {
+	dir := t.TempDir()
+	cfg := DefaultConfig()
+	cfg.Node, cfg.StateDir = "n1", filepath.Join(dir, "state")
+	cfg.Poll, cfg.Linger, cfg.StopTimeout = time.Millisecond, time.Millisecond, time.Second
+	path := filepath.Join(dir, "c1-json.log")
+	return &fixture{t: t, cfg: cfg, out: newKafka(t), log: &dockerLog{t: t, path: path, now: 1764054000e9, keep: 9},
+		engine: &fakeEngine{containers: map[string]container{"c1": {id: "c1", name: "web", image: "app:1", driver: "json-file", path: path, running: true, labels: map[string]string{"weir.app": "shop"}}}}}
+}
+
+// start runs an agent; stop ends it cleanly.
+func (f *fixture) start() (stop func()) {
+	f.t.Helper()
+	a, err := newAgent(f.cfg, f.engine, f.out, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.t.Errorf("agent: %v", err)
+		}
+	}
+}
+
+func (f *fixture) await(what string, ok func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%s did not come; there are %d records: %.600v", what, len(f.out.recs), f.out.bodies())
+		}
+	}
+}
+
+// expect waits for exactly these records, each once.
+func (f *fixture) expect(bodies ...string) {
+	f.t.Helper()
+	f.await("all records", func() bool { return len(f.out.bodies()) >= len(bodies) })
+	got := f.out.bodies()
+	for _, b := range bodies {
+		if got[b] != 1 {
+			f.t.Errorf("%.80q is there %d times", b, got[b])
+		}
+		delete(got, b)
+	}
+	for b, n := range got {
+		f.t.Errorf("unexpected, %d times: %.80q", n, b)
+	}
+}
+
+func TestLinesAndPieces(t *testing.T) {
+	f := setup(t)
+	long := strings.Repeat("x", 16<<10)
+	f.log.write("stdout", "one\n")
+	f.log.write("stdout", long)
+	f.log.write("stderr", "between\n")
+	f.log.rotate() // a long message straddles the rotation
+	f.log.write("stdout", long)
+	f.log.write("stderr", "after\n")
+	f.log.write("stdout", "end\n")
+	f.log.raw("\x00\x00 not json\n")
+	f.log.write("stderr", "esc \"\\\u00e9\t\n")
+	defer f.start()()
+	f.expect("stdout: one", "stdout: "+long+long+"end", "stderr: between", "stderr: after", " weir.damaged: \x00\x00 not json", "stderr: esc \"\\\u00e9\t")
+}
+
+func TestTruncation(t *testing.T) {
+	f := setup(t)
+	f.cfg.MaxRecordBytes = 40 << 10
+	long := strings.Repeat("y", 16<<10)
+	for range 4 {
+		f.log.write("stdout", long)
+	}
+	f.log.write("stdout", "z\n")
+	defer f.start()()
+	f.expect("stdout weir.truncated: "+long+long, "stdout: "+long+long+"z")
+}
+
+// TestRandomCrashes writes two interleaved streams with long messages over many rotations, crashes the agent at
+// random, loses its state now and then, and wants every message once, with the id and the body that it had before.
+func TestRandomCrashes(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(seed, 9))
+			f := setup(t)
+			f.log.keep = 1000
+			f.cfg.BatchBytes = 2 << 10
+			var want []string
+			open := map[string]string{}
+			n := 0
+			stop := f.start()
+			for range 25 {
+				for range r.IntN(40) {
+					stream := []string{"stdout", "stderr"}[r.IntN(2)]
+					piece := fmt.Sprintf("%d-%s", n, strings.Repeat("p", r.IntN(300)))
+					n++
+					whole := r.IntN(4) > 0
+					open[stream] += piece
+					if whole {
+						want = append(want, stream+": "+open[stream])
+						open[stream] = ""
+						piece += "\n"
+					}
+					f.log.write(stream, piece)
+					if r.IntN(12) == 0 {
+						f.log.rotate()
+					}
+					if r.IntN(20) == 0 {
+						f.log.now -= 5000 // the clock steps back
+					}
+				}
+				switch r.IntN(3) {
+				case 0: // killed: what is acknowledged from now on reaches nobody
+					f.out.mu.Lock()
+					f.out.hold = true
+					f.out.mu.Unlock()
+					stop()
+					f.out.mu.Lock()
+					f.out.hold = false
+					f.out.mu.Unlock()
+					if r.IntN(4) == 0 {
+						_ = os.Remove(filepath.Join(f.cfg.StateDir, checkpointName))
+					}
+					stop = f.start()
+				case 1:
+					time.Sleep(time.Duration(r.IntN(8)) * time.Millisecond)
+				}
+			}
+			for stream, rest := range open {
+				if rest != "" {
+					f.log.write(stream, "\n")
+					want = append(want, stream+": "+rest)
+				}
+			}
+			f.expect(want...)
+			stop()
+		})
+	}
+}
+
+func TestRemovedContainerIsReadToItsEnd(t *testing.T) {
+	f := setup(t)
+	f.log.write("stdout", "first\n")
+	defer f.start()()
+	f.expect("stdout: first")
+	f.log.write("stdout", "last\n")
+	f.log.write("stderr", "no newline")
+	if err := os.Remove(f.log.path); err != nil {
+		t.Fatal(err)
+	}
+	f.engine.emit(events.ActionDie, "c1", 1, map[string]string{"name": "web", "image": "app:1", "exitCode": "137", "weir.app": "shop"})
+	f.engine.emit(events.ActionDestroy, "c1", 1, map[string]string{"name": "web"})
+	f.await("the closed record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventSourceClosed) })
+	f.expect("stdout: first", "stdout: last", "stderr weir.partial: no newline")
+	f.out.mu.Lock()
+	defer f.out.mu.Unlock()
+	var die *schema.Record
+	for i := range f.out.evs {
+		if f.out.evs[i].EventName == "docker.container.die" {
+			die = &f.out.evs[i]
+		}
+	}
+	if die == nil {
+		t.Fatal("no die event")
+	}
+	if code, _ := die.Attr(schema.AttrExitCode); code.Num != 137 || die.Body != "container web died, exit code 137" {
+		t.Errorf("die event: %+v", die)
+	}
+}
+
+func TestVanishedLogIsALossRecord(t *testing.T) {
+	f := setup(t)
+	f.log.write("stdout", "first\n")
+	stop := f.start()
+	f.expect("stdout: first")
+	stop()
+	// While the agent is down the container writes on and is removed with its log.
+	if err := os.Remove(f.log.path); err != nil {
+		t.Fatal(err)
+	}
+	delete(f.engine.containers, "c1")
+	defer f.start()()
+	f.await("the closed record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventSourceClosed) })
+	if names := fmt.Sprint(f.out.eventNames()); !strings.Contains(names, schema.EventLoss) {
+		t.Errorf("events: %s", names)
+	}
+}
+
+func TestDamagedCheckpoint(t *testing.T) {
+	f := setup(t)
+	f.log.write("stdout", "first\n")
+	stop := f.start()
+	f.expect("stdout: first")
+	stop()
+	path := filepath.Join(f.cfg.StateDir, checkpointName)
+	if err := os.WriteFile(path, []byte(`{"version":1,"sources":{"docker/n1/c1":{"at":"17640`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.log.write("stdout", "second\n")
+	defer f.start()()
+	f.expect("stdout: first", "stdout: second")
+	if _, err := os.Stat(path + ".bad"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEventsAreNotRepeated(t *testing.T) {
+	f := setup(t)
+	f.engine.emit("start", "c1", 100, map[string]string{"name": "web"})
+	f.engine.emit("health_status: healthy", "c1", 100, map[string]string{"name": "web"})
+	stop := f.start()
+	f.await("two events", func() bool { return len(f.out.eventNames()) == 2 })
+	stop()
+	f.engine.emit("die", "c1", 200, map[string]string{"name": "web", "exitCode": "0"})
+	stop = f.start()
+	f.await("the third event", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), "docker.container.die") })
+	stop()
+	if got, want := fmt.Sprint(f.out.eventNames()), "[docker.container.start docker.container.health_status docker.container.die]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+}
+
+func FuzzParseLine(f *testing.F) {
+	f.Add([]byte(`{"log":"a\n","stream":"stdout","time":"2026-01-02T03:04:05.678Z"}`))
+	f.Add([]byte(`{"log":"\u00e9\ud83d\ude00\ud83d","stream":"stderr","attrs":{"a":"b"},"time":"2024-02-29T03:04:05Z"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fast, _, ok := scanLine(b, nil)
+		if !ok {
+			return
+		}
+		var j struct {
+			Log    string    `json:"log"`
+			Stream string    `json:"stream"`
+			Time   time.Time `json:"time"`
+		}
+		if err := json.Unmarshal(b, &j); err != nil {
+			t.Fatalf("taken by the scanner, refused by encoding/json: %q: %v", b, err)
+		}
+		if string(fast.log) != j.Log || fast.stream != j.Stream || fast.time != j.Time.UnixNano() {
+			t.Fatalf("%q: scanner %q %q %d, reference %q %q %d", b, fast.log, fast.stream, fast.time, j.Log, j.Stream, j.Time.UnixNano())
+		}
+	})
+}
+
+func BenchmarkLineToRecord(b *testing.B) {
+	line := []byte(`{"log":"` + strings.Repeat("a log line of two hundred bytes ", 6) + `\n","stream":"stdout","time":"2026-01-02T03:04:05.678901234Z"}`)
+	var e schema.Encoder
+	var buf []byte
+	attrs := []schema.Attr{schema.String(schema.AttrStream, "stdout")}
+	e.Reset("s", schema.Incarnation{}, nil)
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%1000 == 0 {
+			e.Reset("s", schema.Incarnation{}, nil)
+		}
+		l, text, err := parseLine(line, buf[:0])
+		if err != nil {
+			b.Fatal(err)
+		}
+		buf = text
+		e.Append(&schema.Record{Time: l.time, Body: string(l.log), Offset: int64(i), Attrs: attrs})
+	}
+}

@@ -364,7 +364,10 @@ func TestRemovedContainerIsReadToItsEnd(t *testing.T) {
 	}
 	f.engine.emit(events.ActionDie, "c1", 1, map[string]string{"name": "web", "image": "app:1", "exitCode": "137", "weir.app": "shop"})
 	f.engine.emit(events.ActionDestroy, "c1", 1, map[string]string{"name": "web"})
-	f.await("the closed record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventSourceClosed) })
+	f.await("the closed record and the events", func() bool {
+		names := fmt.Sprint(f.out.eventNames())
+		return strings.Contains(names, schema.EventSourceClosed) && strings.Contains(names, "docker.container.destroy")
+	})
 	f.expect("stdout: first", "stdout: last", "stderr weir.partial: no newline")
 	f.out.mu.Lock()
 	defer f.out.mu.Unlock()

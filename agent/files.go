@@ -59,27 +59,54 @@ type logFile struct {
 // where the clock stood still or stepped back. A file without a whole line is left out. The caller closes what it does not use.
 func chain(path string) (files []logFile, err error) {
 	for {
-		before, _ := os.Stat(path)
-		if files, err = chainOnce(path); err != nil {
+		before, err := view(path)
+		if err != nil {
 			return nil, err
 		}
-		after, _ := os.Stat(path)
-		if (before == nil) == (after == nil) && (before == nil || os.SameFile(before, after)) {
+		if files, err = openAll(before); err != nil {
+			return nil, err
+		}
+		after, err := view(path)
+		if err == nil && slices.EqualFunc(before, after, func(a, b named) bool { return a.name == b.name && os.SameFile(a.info, b.info) }) {
 			return files, nil
 		}
-		closeAll(files) // a rotation renamed files under our hands: names may have been opened that moved meanwhile
+		closeAll(files) // a rotation renames one file after the other; in the middle of it one may be missed
+		if err != nil {
+			return nil, err
+		}
 	}
 }
 
-func chainOnce(path string) (files []logFile, err error) {
+// named is a file as it was found.
+type named struct {
+	name string
+	info os.FileInfo
+}
+
+// view lists a log's files, oldest first.
+func view(path string) (files []named, err error) {
 	names, err := rotated(path)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range append(names, path) {
-		f, err := os.Open(name)
+		info, err := os.Stat(name)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // rotated away between the listing and now
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, named{name, info})
+	}
+	return files, nil
+}
+
+func openAll(found []named) (files []logFile, err error) {
+	for _, n := range found {
+		f, err := os.Open(n.name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the caller sees that the view has changed
 		}
 		if err != nil {
 			closeAll(files)
@@ -92,12 +119,7 @@ func chainOnce(path string) (files []logFile, err error) {
 				continue
 			}
 			closeAll(files)
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		// A rotation while we list shows the same file under two names.
-		if n := len(files); n > 0 && sameFile(files[n-1].f, f) {
-			f.Close()
-			continue
+			return nil, fmt.Errorf("read %s: %w", n.name, err)
 		}
 		if n := len(files); n > 0 && inc.Start <= files[n-1].inc.Start {
 			inc.Start = files[n-1].inc.Start + 1

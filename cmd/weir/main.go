@@ -1,0 +1,10 @@
+// Command weir is every component of the pipeline in one binary. See `weir --help`.
+package main
+
+import (
+	"os"
+
+	"weir/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -1,0 +1,96 @@
+// Package cli is weir's command line: it reads the configuration and starts components.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"weir/internal/config"
+)
+
+// version is set by the linker for releases.
+var version = "dev"
+
+type globals struct {
+	Config string `help:"Configuration file (YAML); without one the defaults and the environment hold." short:"c" type:"path" env:"WEIR_CONFIG"`
+
+	out, err io.Writer
+}
+
+type commands struct {
+	globals
+	Agent     agentCmd     `cmd:"" help:"Read this node's containers and engine events into Kafka."`
+	Indexer   indexerCmd   `cmd:"" help:"Make records searchable in Elasticsearch."`
+	Archiver  archiverCmd  `cmd:"" help:"Archive records as Parquet in HDFS or a folder."`
+	Processor processorCmd `cmd:"" help:"Turn records into signals."`
+	Control   controlCmd   `cmd:"" help:"Act on events and signals (it only says what it would do)."`
+	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`
+	Tail      tailCmd      `cmd:"" help:"Show live records from Kafka."`
+	Topics    topicsCmd    `cmd:"" help:"Create weir's topics."`
+	Conf      confCmd      `cmd:"" name:"config" help:"Check the configuration."`
+	Version   versionCmd   `cmd:"" help:"Print the version."`
+}
+
+// Main runs one command and returns the exit status: 0, 1 for a failure, 2 for a wrong call.
+func Main(args []string, stdout, stderr io.Writer) int {
+	var c commands
+	c.out, c.err = stdout, stderr
+	exit := -1
+	parser, err := kong.New(&c, kong.Name("weir"), kong.Description("A log and event pipeline for container platforms: nothing is lost without a record of it."),
+		kong.Writers(stdout, stderr), kong.Exit(func(code int) { exit = code }), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		fmt.Fprintln(stderr, "weir:", err)
+		return 1
+	}
+	k, err := parser.Parse(args)
+	if exit >= 0 {
+		return exit // --help
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "weir:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	k.BindTo(ctx, (*context.Context)(nil))
+	if err := k.Run(&c.globals); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "weir:", err)
+		return 1
+	}
+	return 0
+}
+
+func (g *globals) load() (config.Config, error) { return config.Load(g.Config, os.Getenv) }
+
+type versionCmd struct{}
+
+func (versionCmd) Run(g *globals) error {
+	go_ := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		go_ = info.GoVersion
+	}
+	_, err := fmt.Fprintf(g.out, "weir %s (%s)\n", version, go_)
+	return err
+}
+
+type confCmd struct {
+	Check confCheckCmd `cmd:"" help:"Read the configuration and say what is wrong with it."`
+}
+
+type confCheckCmd struct{}
+
+func (confCheckCmd) Run(g *globals) error {
+	if _, err := g.load(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(g.out, "the configuration is good")
+	return err
+}

@@ -1,0 +1,184 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"weir/agent"
+	"weir/archiver"
+	"weir/control"
+	"weir/indexer"
+	"weir/ingest"
+	"weir/internal/config"
+	"weir/internal/telemetry"
+	"weir/processor"
+	"weir/schema"
+)
+
+// stopDeadline bounds a graceful stop; what is not acknowledged then is read again at the next start.
+const stopDeadline = 30 * time.Second
+
+// runtime is what the components of one process share.
+type runtime struct {
+	cfg      config.Config
+	log      *slog.Logger
+	reg      *prometheus.Registry
+	kafka    *ingest.Kafka
+	producer *ingest.Producer
+}
+
+func newRuntime(cfg config.Config, log *slog.Logger) (*runtime, error) {
+	r := &runtime{cfg: cfg, log: log, reg: telemetry.Registry()}
+	var err error
+	if r.kafka, err = ingest.NewKafka(cfg.Kafka); err != nil {
+		return nil, err
+	}
+	r.producer, err = ingest.NewProducer(r.kafka, cfg.Producer, log, r.reg)
+	return r, err
+}
+
+// component makes something to run until its context ends.
+type component func(*runtime) (func(context.Context) error, error)
+
+var componentsByName = map[string]component{
+	"agent": func(r *runtime) (func(context.Context) error, error) {
+		a, err := agent.New(r.cfg.Agent, r.producer, r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		return a.Run, nil
+	},
+	"indexer": func(r *runtime) (func(context.Context) error, error) {
+		sink, err := indexer.New(r.cfg.Indexer, deadLetters{r.producer}, r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		return r.consumer(r.cfg.Consumer.For("indexer", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions), sink)
+	},
+	"archiver": func(r *runtime) (func(context.Context) error, error) {
+		if r.cfg.Archiver.Root == "" {
+			return nil, errors.New("archiver.root: is not set; give a folder (file:///…) or HDFS (hdfs://host:port/…)")
+		}
+		sink, err := archiver.New(r.cfg.Archiver, r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		c := r.cfg.Consumer.For("archiver", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions)
+		c.CommitInterval, c.OwnCommit = r.cfg.Consumer.ArchiveCommitInterval, true
+		run, err := r.consumer(c, sink)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error { return errors.Join(run(ctx), sink.Close()) }, nil
+	},
+	"processor": func(r *runtime) (func(context.Context) error, error) {
+		sink, err := processor.New(r.cfg.Processor, r.producer, r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		return r.consumer(r.cfg.Consumer.For("processor", schema.TopicLogs), sink)
+	},
+	"control": func(r *runtime) (func(context.Context) error, error) {
+		return r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
+	},
+}
+
+func (r *runtime) consumer(cfg ingest.ConsumerConfig, sink ingest.Sink) (func(context.Context) error, error) {
+	c, err := ingest.NewConsumer(r.kafka, cfg, sink, r.producer, r.log, r.reg)
+	if err != nil {
+		return nil, err
+	}
+	return c.Run, nil
+}
+
+// run starts the named components and stops them in order when ctx ends: first what reads, then the producer.
+func (r *runtime) run(ctx context.Context, names ...string) error {
+	var runs []func(context.Context) error
+	for _, name := range names {
+		run, err := componentsByName[name](r)
+		if err != nil {
+			return err
+		}
+		runs = append(runs, run)
+	}
+	defer r.kafka.Close()
+	// The producer and the HTTP server end after the components, which still need them while they stop.
+	last, stopLast := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLast()
+	var base errgroup.Group
+	base.Go(func() error { return r.producer.Run(last) })
+	ready := telemetry.Check{Name: "kafka", Ask: r.kafka.Ping}
+	components, cctx := errgroup.WithContext(ctx)
+	base.Go(func() error { return telemetry.Serve(last, r.cfg.HTTP.Pprof, "http.pprof", telemetry.Profiles()) })
+	components.Go(func() error {
+		return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", telemetry.Handler(r.reg, ready))
+	})
+	for _, run := range runs {
+		components.Go(func() error { return run(cctx) })
+	}
+	r.log.Info("started", "components", names, "kafka", r.cfg.Kafka.Brokers, "http", r.cfg.HTTP.Listen)
+	done := make(chan error, 1)
+	go func() { done <- components.Wait() }()
+	var err error
+	select {
+	case err = <-done:
+	case <-cctx.Done():
+		r.log.Info("stopping", "deadline", stopDeadline.String())
+		select {
+		case err = <-done:
+		case <-time.After(stopDeadline):
+			return fmt.Errorf("not stopped within %s; what Kafka did not acknowledge is read again at the next start", stopDeadline)
+		}
+	}
+	stopLast()
+	if err = errors.Join(err, base.Wait()); err == nil {
+		r.log.Info("stopped")
+	}
+	return err
+}
+
+// deadLetters writes refused documents to weir.deadletter. The consumer waits for the producer before it commits.
+type deadLetters struct{ p *ingest.Producer }
+
+func (d deadLetters) Put(ctx context.Context, l indexer.DeadLetter) error {
+	source := fmt.Sprintf("weir/indexer/%s/%d", l.Topic, l.Partition)
+	now := time.Now().UnixNano()
+	var e schema.Encoder
+	e.Reset(source, schema.Incarnation{}, nil)
+	e.Append(&schema.Record{Offset: now, Observed: now, Body: string(l.Document), EventName: "weir.deadletter", Severity: 17, SeverityText: "ERROR", Attrs: []schema.Attr{
+		schema.String("error.message", l.Reason), schema.String("weir.deadletter.id", l.ID), schema.String("weir.deadletter.index", l.Index),
+		schema.String("weir.deadletter.topic", l.Topic), schema.Int("weir.deadletter.partition", int64(l.Partition)), schema.Int("weir.deadletter.offset", l.Offset)}})
+	return d.p.Send(ctx, ingest.Message{Topic: schema.TopicDeadLetter, Source: source, Begin: schema.Position{Offset: now}, End: schema.Position{Offset: now + 1}, Count: 1, Value: e.Bytes()})
+}
+
+func (g *globals) component(ctx context.Context, name string) error {
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	r, err := newRuntime(cfg, telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level))
+	if err != nil {
+		return err
+	}
+	return r.run(ctx, name)
+}
+
+type (
+	agentCmd     struct{}
+	indexerCmd   struct{}
+	archiverCmd  struct{}
+	processorCmd struct{}
+	controlCmd   struct{}
+)
+
+func (agentCmd) Run(ctx context.Context, g *globals) error     { return g.component(ctx, "agent") }
+func (indexerCmd) Run(ctx context.Context, g *globals) error   { return g.component(ctx, "indexer") }
+func (archiverCmd) Run(ctx context.Context, g *globals) error  { return g.component(ctx, "archiver") }
+func (processorCmd) Run(ctx context.Context, g *globals) error { return g.component(ctx, "processor") }
+func (controlCmd) Run(ctx context.Context, g *globals) error   { return g.component(ctx, "control") }

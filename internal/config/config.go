@@ -1,0 +1,185 @@
+// Package config reads weir's one configuration file: defaults, then the file, strictly, then the environment.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"weir/agent"
+	"weir/archiver"
+	"weir/indexer"
+	"weir/ingest"
+	"weir/processor"
+)
+
+// Config is the whole configuration; each component reads its section.
+type Config struct {
+	Kafka     ingest.KafkaConfig    `yaml:"kafka"`
+	Topics    Topics                `yaml:"topics"`
+	Producer  ingest.ProducerConfig `yaml:"producer"`
+	Consumer  Consumer              `yaml:"consumer"`
+	Agent     agent.Config          `yaml:"agent"`
+	Indexer   indexer.Config        `yaml:"indexer"`
+	Archiver  archiver.Config       `yaml:"archiver"`
+	Processor processor.Config      `yaml:"processor"`
+	HTTP      HTTP                  `yaml:"http"`
+	Embedded  Embedded              `yaml:"embedded"`
+	Log       Log                   `yaml:"log"`
+}
+
+// Topics says how `weir topics apply` makes topics.
+type Topics struct {
+	Partitions  int `yaml:"partitions"`
+	Replication int `yaml:"replication"`
+}
+
+// Consumer holds what all consumer groups share. The archiver commits by its own interval, since each commit makes files.
+type Consumer struct {
+	CommitInterval        time.Duration `yaml:"commit_interval"`
+	ArchiveCommitInterval time.Duration `yaml:"archive_commit_interval"`
+	CommitBytes           int64         `yaml:"commit_bytes"`
+	FetchBytes            int64         `yaml:"fetch_bytes"`
+	SessionTimeout        time.Duration `yaml:"session_timeout"`
+}
+
+// For makes the configuration of one group.
+func (c Consumer) For(group string, topics ...string) ingest.ConsumerConfig {
+	return ingest.ConsumerConfig{Group: group, Topics: topics, CommitInterval: c.CommitInterval, CommitBytes: c.CommitBytes, FetchBytes: c.FetchBytes, SessionTimeout: c.SessionTimeout}
+}
+
+// HTTP is where a process shows itself.
+type HTTP struct {
+	Listen string `yaml:"listen"` // /metrics, /healthz, /readyz; empty: none
+	Pprof  string `yaml:"pprof"`  // a loopback address for profiles; empty: none
+}
+
+// Embedded is the single-node broker of `weir up`.
+type Embedded struct {
+	Dir            string `yaml:"dir"`
+	Port           int    `yaml:"port"`            // 0: any
+	RetentionBytes int64  `yaml:"retention_bytes"` // of each partition
+}
+
+// Log is the process's own log.
+type Log struct {
+	Format string `yaml:"format"` // text or json
+	Level  string `yaml:"level"`  // debug, info, warn or error
+}
+
+// Default works on one host.
+func Default() Config {
+	d := ingest.DefaultConsumerConfig("", "")
+	return Config{
+		Kafka: ingest.DefaultKafkaConfig(), Topics: Topics{Partitions: 6, Replication: 1}, Producer: ingest.DefaultProducerConfig(),
+		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 60 * time.Second, CommitBytes: d.CommitBytes, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
+		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(),
+		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Embedded: Embedded{Dir: ".weir", RetentionBytes: 1 << 30}, Log: Log{Format: "text", Level: "info"},
+	}
+}
+
+// Load reads path (none when empty) over the defaults, and the environment over both.
+func Load(path string, env func(string) string) (Config, error) {
+	c := Default()
+	if path != "" {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return c, fmt.Errorf("configuration: %w", err)
+		}
+		if err := decode(path, b, &c); err != nil {
+			return c, err
+		}
+	}
+	if v := env("WEIR_KAFKA_BROKERS"); v != "" {
+		c.Kafka.Brokers = strings.Split(v, ",")
+	}
+	if v := env("WEIR_ELASTICSEARCH_URL"); v != "" {
+		c.Indexer.Addresses = strings.Split(v, ",")
+	}
+	if v := env("WEIR_ARCHIVE_ROOT"); v != "" {
+		c.Archiver.Root = v
+	}
+	return c, c.validate()
+}
+
+var (
+	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type (\S+)`)
+	otherFault   = regexp.MustCompile(`line (\d+): (.*)`)
+)
+
+// decode is strict: an unknown key, a repeated one or a wrong type is an error with the file's name and line.
+func decode(path string, b []byte, c *Config) error {
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	err := d.Decode(c)
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	lines := []string{err.Error()}
+	var typed *yaml.TypeError
+	if errors.As(err, &typed) {
+		lines = typed.Errors
+	}
+	var errs []error
+	for _, l := range lines {
+		l = strings.TrimPrefix(l, "yaml: ")
+		if m := unknownField.FindStringSubmatch(l); m != nil {
+			errs = append(errs, fmt.Errorf("%s:%s: there is no key %q here", path, m[1], m[2]))
+		} else if m := otherFault.FindStringSubmatch(l); m != nil {
+			errs = append(errs, fmt.Errorf("%s:%s: %s", path, m[1], m[2]))
+		} else {
+			errs = append(errs, fmt.Errorf("%s: %s", path, l))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// validate checks what every command needs; sections of components are checked by those that use them.
+func (c *Config) validate() error {
+	var errs []error
+	section := func(name string, err error) {
+		if err == nil {
+			return
+		}
+		for _, line := range strings.Split(err.Error(), "\n") {
+			errs = append(errs, fmt.Errorf("%s.%s", name, line))
+		}
+	}
+	section("kafka", c.Kafka.Validate())
+	section("agent", c.Agent.Validate())
+	section("processor", c.Processor.Validate())
+	probe := c.Consumer.For("any", "any")
+	section("consumer", probe.Validate())
+	if len(c.Indexer.Addresses) > 0 {
+		section("indexer", c.Indexer.Validate())
+	}
+	if c.Archiver.Root != "" {
+		section("archiver", c.Archiver.Validate())
+	}
+	if c.Topics.Partitions < 1 || c.Topics.Replication < 1 {
+		errs = append(errs, errors.New("topics: partitions and replication must be at least 1"))
+	}
+	if c.HTTP.Pprof != "" {
+		host, _, err := net.SplitHostPort(c.HTTP.Pprof)
+		if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			errs = append(errs, fmt.Errorf("http.pprof: %q is not a loopback host:port", c.HTTP.Pprof))
+		}
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		errs = append(errs, fmt.Errorf("log.format: %q is neither text nor json", c.Log.Format))
+	}
+	switch c.Log.Level {
+	case "debug", "info", "warn", "error":
+	default:
+		errs = append(errs, fmt.Errorf("log.level: %q is not one of debug, info, warn, error", c.Log.Level))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,53 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func none(string) string { return "" }
+
+func TestBadFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.bad.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Load(f, none)
+		if err == nil {
+			t.Errorf("%s was taken", f)
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if want, ok := strings.CutPrefix(strings.TrimSpace(line), "# want: "); ok && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: the error does not say %q:\n%v", f, want, err)
+			}
+		}
+	}
+}
+
+func TestDefaultsAndEnvironment(t *testing.T) {
+	if _, err := Load("", none); err != nil {
+		t.Fatalf("the defaults are refused: %v", err)
+	}
+	f := filepath.Join(t.TempDir(), "weir.yaml")
+	if err := os.WriteFile(f, []byte("agent:\n  linger: 50ms\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(f, func(k string) string {
+		return map[string]string{"WEIR_KAFKA_BROKERS": "a:1,b:2", "WEIR_ARCHIVE_ROOT": "file:///tmp/x"}[k]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Kafka.Brokers) != 2 || c.Archiver.Root != "file:///tmp/x" || c.Agent.Linger != 50*time.Millisecond || c.Agent.Poll == 0 {
+		t.Errorf("%+v", c)
+	}
+}

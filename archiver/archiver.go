@@ -141,7 +141,7 @@ func (p *partition) recover() (*ingest.Checkpoint, error) {
 		switch {
 		case ok && rest == ".json":
 			p.history = append(p.history, s)
-			if len(p.history) > 1 && s.next > p.last.next || len(p.history) == 1 {
+			if s.next > p.last.next { // spans are never empty, so the first one counts too
 				p.last = s
 			}
 		case ok:

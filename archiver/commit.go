@@ -2,8 +2,11 @@ package archiver
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"sort"
@@ -188,15 +191,32 @@ func (p *partition) place(f *manifestFile) error {
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("rename %s to %s: %w", f.Tmp, f.Path, err)
 	}
-	e, statErr := p.a.store.Stat(f.Path)
+	e, err := p.a.store.Stat(f.Path)
 	switch {
-	case errors.Is(statErr, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("its file is neither at %s nor at %s; restore it (%d rows, sha256 %s), or, if it was deleted on "+
 			"purpose, create the empty file <manifest without .json>.done", f.Tmp, f.Path, f.Rows, f.SHA256)
-	case statErr != nil:
-		return fmt.Errorf("stat %s: %w", f.Path, statErr)
+	case err != nil:
+		return fmt.Errorf("stat %s: %w", f.Path, err)
 	case e.dir || e.size != f.Bytes:
-		return fmt.Errorf("%s has %d bytes, not the %d that were written; move it away and start again", f.Path, e.size, f.Bytes)
+		return fmt.Errorf("%s has %d bytes, not the %d that were written; move it away", f.Path, e.size, f.Bytes)
+	}
+	return p.same(f)
+}
+
+// same tells a file that is in its place from another one that has its name, say of an archive whose _weir folder was lost.
+func (p *partition) same(f *manifestFile) error {
+	r, err := p.a.store.Open(f.Path)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", f.Path, err)
+	}
+	sum := sha256.New()
+	_, err = io.Copy(sum, io.NewSectionReader(r, 0, f.Bytes))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != f.SHA256 {
+		return fmt.Errorf("%s has sha256 %s, not the %s that was written; move it away", f.Path, got, f.SHA256)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sort"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/colinmarc/hdfs/v2"
@@ -108,17 +109,16 @@ func (s *hdfsStore) drop(c *hdfs.Client) {
 
 // answered says whether the namenode itself gave the error, so that the connection is sound.
 func answered(err error) bool {
-	var remote hdfs.Error // has no Error method, so errors.AsType does not take it
+	var remote hdfs.Error
 	if errors.As(err, &remote) {
 		return true
 	}
-	for _, known := range []error{fs.ErrNotExist, fs.ErrExist, fs.ErrPermission, fs.ErrInvalid} {
+	for _, known := range []error{fs.ErrNotExist, fs.ErrExist, fs.ErrPermission, fs.ErrInvalid, syscall.ENOTEMPTY} {
 		if errors.Is(err, known) {
 			return true
 		}
 	}
-	pathErr, ok := errors.AsType[*fs.PathError](err)
-	return ok && pathErr.Op == "remove" && pathErr.Err.Error() == "directory not empty"
+	return false
 }
 
 func (s *hdfsStore) Create(name string) (file, error) {

@@ -274,8 +274,8 @@ func (a *Agent) checkpoint() error {
 		s.mu.Unlock()
 	}
 	a.m.lag.Set(float64(unread))
-	if last := a.events.acked.Load(); last != a.saved.Events.Last {
-		a.saved.Events.Last, changed = last, true
+	if events := a.events.acknowledged(); events.Last != a.saved.Events.Last {
+		a.saved.Events, changed = events, true
 	}
 	if !changed {
 		return nil

@@ -23,9 +23,10 @@ type saved struct {
 	Tags map[string]string `json:"resource"`
 }
 
-// eventMark is the last acknowledged engine event.
+// eventMark says which engine events are acknowledged.
 type eventMark struct {
-	Last int64 `json:"last"` // position, Unix ns of the engine
+	Last   int64      `json:"last"`             // position of the last one
+	Recent []eventKey `json:"recent,omitempty"` // the last ones, oldest first
 }
 
 const checkpointName = "checkpoint.json"

@@ -3,10 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -20,8 +20,7 @@ const maxQueuedEvents = 100_000
 
 // eventQueue stands between the engine's stream, which must be drained at once, and the producer, which may be slow.
 type eventQueue struct {
-	a     *Agent
-	acked atomic.Int64 // position of the last acknowledged event
+	a *Agent
 
 	mu      sync.Mutex
 	wake    chan struct{}
@@ -30,16 +29,32 @@ type eventQueue struct {
 	dropped int
 	oom     map[string]bool // containers with an oom event since their start
 
-	last     int64           // position of the last event taken; the sender's
-	atLast   map[string]bool // events at the engine time lastTime, to tell repeats
-	lastTime int64
+	last   int64 // position of the last event taken; the sender's
+	recent map[eventKey]bool
+	order  []eventKey // of recent, oldest first
+	done   eventMark  // what is acknowledged
 }
 
+// eventKey tells an event from its repeats after a reconnect.
+type eventKey struct {
+	Time int64  `json:"time"` // Unix ns of the engine
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+}
+
+// keptKeys is more than the 256 events that an engine repeats.
+const keptKeys = 300
+
+// outOfOrder is how far back the stream is asked for again: engines emit neighbouring events out of order.
+const outOfOrder = 5 * time.Second
+
 func (q *eventQueue) init(a *Agent) {
-	q.a, q.wake, q.oom, q.atLast = a, make(chan struct{}, 1), map[string]bool{}, map[string]bool{}
-	q.last = a.saved.Events.Last
-	q.lastTime = q.last
-	q.acked.Store(q.last)
+	q.a, q.wake, q.oom, q.recent = a, make(chan struct{}, 1), map[string]bool{}, map[eventKey]bool{}
+	q.last, q.done = a.saved.Events.Last, a.saved.Events
+	q.order = slices.Clone(a.saved.Events.Recent)
+	for _, key := range q.order {
+		q.recent[key] = true
+	}
 }
 
 // follow keeps the event stream open and turns events into commands for the reading loop.
@@ -124,14 +139,18 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 	}
 }
 
-// since is the engine time from which events are wanted.
+// since is the engine time from which events are wanted. It is that of the newest event even if an earlier one bears a
+// later time, as after the engine's clock was set back. Without any, all that the engine remembers is wanted.
 func (q *eventQueue) since() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	at := int64(0)
 	if n := len(q.queue); n > 0 {
-		return q.queue[n-1].TimeNano
+		at = q.queue[n-1].TimeNano
+	} else if n := len(q.order); n > 0 {
+		at = q.order[n-1].Time
 	}
-	return q.lastTime
+	return max(1, at-int64(outOfOrder))
 }
 
 func (q *eventQueue) put(m events.Message) {
@@ -175,7 +194,7 @@ func (q *eventQueue) send(ctx context.Context) {
 		if dropped > 0 {
 			r := schema.Record{EventName: schema.EventLoss, Body: fmt.Sprintf("%d engine events did not fit into memory while Kafka was away", dropped), Severity: 17, SeverityText: "ERROR",
 				Attrs: []schema.Attr{schema.String(schema.AttrLossReason, "event_queue_full"), schema.Int("weir.loss.events", int64(dropped))}}
-			if err := q.emit(ctx, q.last+1, nil, r); err != nil {
+			if err := q.emit(ctx, q.last+1, eventKey{}, nil, r); err != nil {
 				return
 			}
 		}
@@ -194,34 +213,55 @@ func (q *eventQueue) send(ctx context.Context) {
 }
 
 func (q *eventQueue) sendOne(ctx context.Context, m events.Message) error {
-	// After a reconnect the engine repeats from `since` on: what is older, or was there at the same time, was sent.
-	key := string(m.Type) + "/" + string(m.Action) + "/" + m.Actor.ID
-	q.mu.Lock()
-	switch {
-	case m.TimeNano < q.lastTime:
-		q.mu.Unlock()
-		return nil
-	case m.TimeNano > q.lastTime:
-		q.lastTime = m.TimeNano
-		clear(q.atLast)
-	}
-	repeat := q.atLast[key]
-	q.atLast[key] = true
-	q.mu.Unlock()
-	if repeat {
+	key := eventKey{m.TimeNano, string(m.Type) + "/" + string(m.Action), m.Actor.ID}
+	if q.repeated(key) {
 		return nil
 	}
 	resource, r := q.record(m)
-	return q.emit(ctx, max(m.TimeNano, q.last+1), resource, r)
+	return q.emit(ctx, max(m.TimeNano, q.last+1), key, resource, r)
 }
 
-func (q *eventQueue) emit(ctx context.Context, at int64, resource []schema.Attr, r schema.Record) error {
+// repeated says whether an event was taken before. Its time alone does not tell.
+func (q *eventQueue) repeated(key eventKey) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.recent[key] {
+		return true
+	}
+	q.recent[key] = true
+	q.order = append(q.order, key)
+	if len(q.order) > keptKeys {
+		delete(q.recent, q.order[0])
+		q.order = q.order[1:]
+	}
+	return false
+}
+
+// acknowledge remembers for the checkpoint that Kafka has an event. Acknowledgements come in the order of sending.
+func (q *eventQueue) acknowledge(at int64, key eventKey) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.done.Last = at
+	if key != (eventKey{}) {
+		q.done.Recent = append(q.done.Recent, key)
+		q.done.Recent = q.done.Recent[max(0, len(q.done.Recent)-keptKeys):]
+	}
+}
+
+// acknowledged returns what the checkpoint keeps.
+func (q *eventQueue) acknowledged() eventMark {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return eventMark{q.done.Last, slices.Clone(q.done.Recent)}
+}
+
+func (q *eventQueue) emit(ctx context.Context, at int64, key eventKey, resource []schema.Attr, r schema.Record) error {
 	source := "docker-events/" + q.a.cfg.Node
 	r.Offset, r.Observed = at, time.Now().UnixNano()
 	var e schema.Encoder
 	e.Reset(source, schema.Incarnation{}, append(resource, schema.String(schema.AttrHostName, q.a.cfg.Node)))
 	e.Append(&r)
-	m := ingest.Message{Topic: schema.TopicEvents, Source: source, Begin: schema.Position{Offset: at}, End: schema.Position{Offset: at + 1}, Count: 1, Value: e.Bytes(), Acked: func() { q.acked.Store(at) }}
+	m := ingest.Message{Topic: schema.TopicEvents, Source: source, Begin: schema.Position{Offset: at}, End: schema.Position{Offset: at + 1}, Count: 1, Value: e.Bytes(), Acked: func() { q.acknowledge(at, key) }}
 	if q.last > 0 {
 		m.Prev, m.PrevKnown = schema.Position{Offset: q.last + 1}, true
 	}

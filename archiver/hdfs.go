@@ -160,6 +160,9 @@ func (f *hdfsFile) Write(p []byte) (int, error) {
 	if f.failed != nil {
 		return 0, f.failed
 	}
+	if len(p) == 0 { // the library would allocate a block that no datanode ever gets, and the file could not be closed
+		return 0, nil
+	}
 	if f.failed = f.w.SetDeadline(time.Now().Add(f.deadline)); f.failed != nil {
 		return 0, f.failed
 	}

@@ -44,7 +44,6 @@ type partition struct {
 	nth      int                 // numbers files within a commit
 	clock    int64               // counts uses of open files
 	rows     []row               // reused
-	writers  []*parquetWriter    // idle, reused: their buffers are large
 	broken   error               // the first failure; the partition must be opened again
 	closed   bool
 }
@@ -187,12 +186,7 @@ func (p *partition) hourFile(hour int64) (*hourFile, error) {
 		return nil, fmt.Errorf("create %s: %w", f.tmp, err)
 	}
 	f.out = &output{file: created, sum: sha256.New()}
-	if n := len(p.writers); n > 0 {
-		f.w, p.writers = p.writers[n-1], p.writers[:n-1]
-	} else {
-		f.w = newWriter(p.a.cfg.RowGroupRows)
-	}
-	f.w.Reset(f.out)
+	f.w = newWriter(f.out, p.a.cfg.RowGroupRows)
 	p.hours[hour] = f
 	return f, nil
 }
@@ -206,8 +200,6 @@ func (p *partition) finish(f *hourFile) error {
 		return fmt.Errorf("close %s: %w", f.tmp, err)
 	}
 	delete(p.hours, f.hour)
-	f.w.Reset(nil)
-	p.writers = append(p.writers, f.w)
 	p.nth++
 	p.finished = append(p.finished, manifestFile{
 		Tmp: f.tmp, Path: finalPath(p.tp, f.hour, f.first, f.last, p.nth),
@@ -227,7 +219,7 @@ func (p *partition) Close() error {
 	for _, f := range p.hours {
 		f.out.Abort()
 	}
-	p.hours, p.writers = nil, nil
+	p.hours = nil
 	if p.broken != nil {
 		return nil
 	}

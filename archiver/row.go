@@ -3,6 +3,7 @@ package archiver
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -47,9 +48,10 @@ type row struct {
 	Attributes     map[string]string `parquet:"attributes"`
 }
 
-// newWriter makes a Parquet writer whose output is set by Reset.
-func newWriter(rowGroupRows int) *parquet.GenericWriter[row] {
-	return parquet.NewGenericWriter[row](nil,
+// newWriter makes the writer of one file. Reset is not used to save its buffers: parquet-go 0.32.0 then writes empty column
+// names into the footer of the next file that has several row groups, which Spark refuses.
+func newWriter(w io.Writer, rowGroupRows int) *parquet.GenericWriter[row] {
+	return parquet.NewGenericWriter[row](w,
 		parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}),
 		parquet.MaxRowsPerRowGroup(int64(rowGroupRows)),
 		parquet.PageBufferSize(256<<10),

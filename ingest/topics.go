@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -28,12 +30,14 @@ type TopicChange struct {
 
 // DefaultTopics lists weir's topics, and the compacted state topics of the groups that keep no commit of their own.
 func DefaultTopics(partitions, replication int) []TopicSpec {
+	// With acks=all, this many replicas have a batch before the agent moves on; one may be away.
+	durable := strconv.Itoa(max(1, replication-1))
 	var specs []TopicSpec
 	for _, name := range []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter} {
-		specs = append(specs, TopicSpec{name, partitions, replication, map[string]string{"retention.ms": "604800000"}})
+		specs = append(specs, TopicSpec{name, partitions, replication, map[string]string{"retention.ms": "604800000", "min.insync.replicas": durable}})
 	}
 	for _, group := range []string{"indexer", "processor", "control"} {
-		specs = append(specs, TopicSpec{StateTopic(group), partitions, replication, map[string]string{"cleanup.policy": "compact"}})
+		specs = append(specs, TopicSpec{StateTopic(group), partitions, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable}})
 	}
 	return specs
 }
@@ -63,7 +67,8 @@ func PlanTopics(ctx context.Context, k *Kafka, specs []TopicSpec) ([]TopicChange
 	return plan, nil
 }
 
-// ApplyTopics creates what the plan says is missing. A topic that appeared meanwhile is not an error.
+// ApplyTopics creates what the plan says is missing, and returns when every new partition has a leader that answers. A topic
+// that appeared meanwhile is not an error.
 func ApplyTopics(ctx context.Context, k *Kafka, plan []TopicChange) error {
 	var topics []kafka.TopicConfig
 	for _, c := range plan {
@@ -89,5 +94,32 @@ func ApplyTopics(ctx context.Context, k *Kafka, plan []TopicChange) error {
 			errs = append(errs, fmt.Errorf("create topic %s: %w", name, err))
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, t := range topics {
+		for p := range t.NumPartitions {
+			if err := k.led(ctx, TopicPartition{t.Topic, p}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// led waits until the partition's leader answers.
+func (k *Kafka) led(ctx context.Context, tp TopicPartition) error {
+	const limit = 30 * time.Second
+	for end := time.Now().Add(limit); ; {
+		_, _, err := k.bounds(ctx, tp)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("new topic has no leader after %s: %w", limit, err)
+		}
+		if err := pause(ctx, ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }

@@ -159,8 +159,11 @@ func readElasticsearch(t *testing.T, url, index string) *tally {
 	got := newTally()
 	post := func(path string, body any, into any) {
 		t.Helper()
-		b, _ := json.Marshal(body)
-		res, err := http.Post(url+path, "application/json", bytes.NewReader(b))
+		var payload []byte
+		if body != nil {
+			payload, _ = json.Marshal(body)
+		}
+		res, err := http.Post(url+path, "application/json", bytes.NewReader(payload))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,6 +32,13 @@ type Agent struct {
 	forgot   bool // saved differs from the file although no source is dirty
 	events   eventQueue
 
+	began   time.Time
+	fresh   bool              // there was no checkpoint
+	ran     map[string]bool   // containers whose start was seen; the event stream's goroutine's
+	gone    map[string]bool   // containers destroyed lately, whose inspection may still come in
+	goneIDs []string          // of gone, oldest first
+	foreign map[string]string // containers whose logs another driver keeps: the driver
+
 	buf   []byte // shared by all sources: one reads at a time
 	text  []byte
 	attrs []schema.Attr
@@ -67,7 +74,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10),
-		m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
 	return a, nil
 }
@@ -198,8 +205,8 @@ func (a *Agent) resume(name string, s saved) {
 
 // obey adds a container, or notes that one is gone.
 func (a *Agent) obey(c command) {
-	name := a.sourceName(c.container.id)
-	s := a.sources[name]
+	id := c.container.id
+	s := a.sources[a.sourceName(id)]
 	switch {
 	case c.all != nil:
 		for _, s := range a.sources {
@@ -207,32 +214,63 @@ func (a *Agent) obey(c command) {
 				s.removed, s.next = true, time.Time{}
 			}
 		}
-		return
 	case c.gone:
+		a.forget(id)
+		if _, ok := a.foreign[id]; ok {
+			delete(a.foreign, id)
+			return
+		}
+		if s == nil && c.started {
+			s = a.follows(c.container) // it came and went before it could be inspected: what it wrote is lost
+			s.started = true
+		}
 		if s != nil {
 			s.removed, s.next = true, time.Time{}
 		}
-		return
-	case s == nil:
-		if c.container.path == "" {
-			return
+	case a.gone[id]: // inspected just before it was destroyed
+	case c.container.driver != "json-file":
+		if _, ok := a.foreign[id]; !ok {
+			a.foreign[id] = c.container.driver
+			a.m.unsupported.WithLabelValues(c.container.driver).Inc()
+			a.log.Warn("a container's log driver keeps its logs from files; its output is not collected", "container", c.container.name, "driver", c.container.driver)
 		}
-		s = &source{a: a, name: name, path: c.container.path, added: time.Now(), ends: map[schema.Incarnation]int64{}}
-		a.sources[name] = s
-		a.m.sources.Inc()
+	case s == nil && c.container.path == "": // created and not started: the engine has named no log yet
+	default:
+		if s == nil {
+			s = a.follows(c.container)
+		}
+		s.started = s.started || c.started
+		s.next = time.Time{}
+		if s.enc.Count() == 0 || len(s.resource) == 0 {
+			s.resource = a.resource(c.container)
+		}
 	}
-	s.started = s.started || c.started
-	s.next = time.Time{}
-	if s.enc.Count() == 0 || len(s.resource) == 0 {
-		s.resource = a.resource(c.container)
+}
+
+// follows adds a source.
+func (a *Agent) follows(c container) *source {
+	s := &source{a: a, name: a.sourceName(c.id), path: c.path, added: time.Now(), ends: map[schema.Incarnation]int64{}, resource: a.resource(c)}
+	a.sources[s.name] = s
+	a.m.sources.Inc()
+	return s
+}
+
+// forget remembers for a while that a container is gone, so that an inspection that comes late does not bring it back.
+func (a *Agent) forget(id string) {
+	const keep = 1024
+	a.gone[id] = true
+	a.goneIDs = append(a.goneIDs, id)
+	if len(a.goneIDs) > keep {
+		delete(a.gone, a.goneIDs[0])
+		a.goneIDs = a.goneIDs[1:]
 	}
 }
 
 // resource are the attributes that all records of a container share.
 func (a *Agent) resource(c container) []schema.Attr {
 	attrs := []schema.Attr{schema.String(schema.AttrContainerID, c.id), schema.String(schema.AttrContainerName, c.name), schema.String(schema.AttrImageName, c.image),
-		schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrFilePath, c.path), schema.String(schema.AttrApp, pick(a.cfg.AppLabels, c.labels, c.name))}
-	for _, f := range [][2]string{{schema.AttrTenant, pick(a.cfg.TenantLabels, c.labels, "")}, {schema.AttrSite, a.cfg.Site}, {schema.AttrCell, a.cfg.Cell}} {
+		schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrApp, pick(a.cfg.AppLabels, c.labels, c.name))}
+	for _, f := range [][2]string{{schema.AttrFilePath, c.path}, {schema.AttrTenant, pick(a.cfg.TenantLabels, c.labels, "")}, {schema.AttrSite, a.cfg.Site}, {schema.AttrCell, a.cfg.Cell}} {
 		if f[1] != "" {
 			attrs = append(attrs, schema.String(f[0], f[1]))
 		}

@@ -403,6 +403,25 @@ func TestVanishedLogIsALossRecord(t *testing.T) {
 	}
 }
 
+// TestGoneBeforeItWasSeen has containers that are destroyed before the engine can say where their logs are.
+func TestGoneBeforeItWasSeen(t *testing.T) {
+	f := setup(t)
+	at := time.Now().UnixNano() + int64(time.Minute)
+	defer f.start()()
+	f.engine.emit("create", "c2", at, map[string]string{"name": "brief"})
+	f.engine.emit("start", "c2", at+1, map[string]string{"name": "brief"})
+	f.engine.emit("die", "c2", at+2, map[string]string{"name": "brief", "exitCode": "0"})
+	f.engine.emit("destroy", "c2", at+3, map[string]string{"name": "brief"})
+	f.engine.emit("create", "c3", at+4, map[string]string{"name": "never-started"})
+	f.engine.emit("destroy", "c3", at+5, map[string]string{"name": "never-started"})
+	f.await("the loss record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventSourceClosed) })
+	time.Sleep(20 * time.Millisecond)
+	names := fmt.Sprint(f.out.eventNames())
+	if strings.Count(names, schema.EventLoss) != 1 || strings.Count(names, schema.EventSourceClosed) != 1 {
+		t.Errorf("want one loss and one closed record: %s", names)
+	}
+}
+
 func TestDamagedCheckpoint(t *testing.T) {
 	f := setup(t)
 	f.log.write("stdout", "first\n")
@@ -418,6 +437,26 @@ func TestDamagedCheckpoint(t *testing.T) {
 	f.expect("stdout: first", "stdout: second")
 	if _, err := os.Stat(path + ".bad"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEventsWithATurnedBackClock has events that bear earlier times than those before them, on both sides of a restart.
+func TestEventsWithATurnedBackClock(t *testing.T) {
+	f := setup(t)
+	web := map[string]string{"name": "web", "exitCode": "0"}
+	f.engine.emit("start", "c1", 900e9, web)
+	f.engine.emit("die", "c1", 900e9-5, web)
+	stop := f.start()
+	f.await("two events", func() bool { return len(f.out.eventNames()) == 2 })
+	f.engine.emit("start", "c1", 300e9, web)
+	f.await("three events", func() bool { return len(f.out.eventNames()) == 3 })
+	stop()
+	f.engine.emit("die", "c1", 301e9, web)
+	stop = f.start()
+	f.await("four events", func() bool { return len(f.out.eventNames()) == 4 })
+	stop()
+	if len(f.out.eventNames()) != 4 {
+		t.Errorf("events: %v", f.out.eventNames())
 	}
 }
 

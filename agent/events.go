@@ -104,11 +104,6 @@ func (a *Agent) reconcile(ctx context.Context) {
 }
 
 func (a *Agent) add(ctx context.Context, c container, started bool) {
-	if c.driver != "json-file" {
-		a.m.unsupported.WithLabelValues(c.driver).Inc()
-		a.log.Warn("a container's log driver keeps its logs from files; its output is not collected", "container", c.name, "driver", c.driver)
-		return
-	}
 	a.command(ctx, command{container: c, started: started})
 }
 
@@ -121,11 +116,14 @@ func (a *Agent) command(ctx context.Context, c command) {
 
 // event is called for each event of the engine, in order; it must be quick.
 func (a *Agent) event(ctx context.Context, m events.Message) {
-	a.events.put(m)
-	if m.Type != events.ContainerEventType {
+	if !a.events.put(m) || m.Type != events.ContainerEventType {
 		return
 	}
 	id := m.Actor.ID
+	// Without a checkpoint, what the engine remembers from before this process is not the agent's to account for.
+	if m.Action == events.ActionStart && (!a.fresh || m.TimeNano > a.began.UnixNano()) {
+		a.ran[id] = true
+	}
 	switch m.Action {
 	case events.ActionCreate, events.ActionStart, events.ActionRename:
 		go func() { // inspect may take its time; the stream must not wait
@@ -135,7 +133,14 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 			}
 		}()
 	case events.ActionDestroy:
-		a.command(ctx, command{container: container{id: id}, gone: true})
+		c := container{id: id, name: m.Actor.Attributes["name"], image: m.Actor.Attributes["image"], labels: map[string]string{}}
+		for k, v := range m.Actor.Attributes {
+			if k != "name" && k != "image" {
+				c.labels[k] = v
+			}
+		}
+		a.command(ctx, command{container: c, gone: true, started: a.ran[id]})
+		delete(a.ran, id)
 	}
 }
 
@@ -144,25 +149,27 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 func (q *eventQueue) since() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	at := int64(0)
-	if n := len(q.queue); n > 0 {
-		at = q.queue[n-1].TimeNano
-	} else if n := len(q.order); n > 0 {
-		at = q.order[n-1].Time
+	if len(q.order) == 0 {
+		return 1
 	}
-	return max(1, at-int64(outOfOrder))
+	return max(1, q.order[len(q.order)-1].Time-int64(outOfOrder))
 }
 
-func (q *eventQueue) put(m events.Message) {
+// put takes an event, and reports whether it is a new one: after a reconnect the engine repeats some.
+func (q *eventQueue) put(m events.Message) bool {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.repeated(keyOf(m)) {
+		return false
+	}
 	if len(q.queue) < maxQueuedEvents {
 		q.queue = append(q.queue, m)
 	} else {
 		q.dropped++
 		q.a.m.lost.WithLabelValues("event_queue_full").Inc()
 	}
-	q.mu.Unlock()
 	q.signal()
+	return true
 }
 
 func (q *eventQueue) signal() {
@@ -213,18 +220,16 @@ func (q *eventQueue) send(ctx context.Context) {
 }
 
 func (q *eventQueue) sendOne(ctx context.Context, m events.Message) error {
-	key := eventKey{m.TimeNano, string(m.Type) + "/" + string(m.Action), m.Actor.ID}
-	if q.repeated(key) {
-		return nil
-	}
 	resource, r := q.record(m)
-	return q.emit(ctx, max(m.TimeNano, q.last+1), key, resource, r)
+	return q.emit(ctx, max(m.TimeNano, q.last+1), keyOf(m), resource, r)
 }
 
-// repeated says whether an event was taken before. Its time alone does not tell.
+func keyOf(m events.Message) eventKey {
+	return eventKey{m.TimeNano, string(m.Type) + "/" + string(m.Action), m.Actor.ID}
+}
+
+// repeated says whether an event was taken before, and remembers it. The time alone does not tell. The caller has the lock.
 func (q *eventQueue) repeated(key eventKey) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.recent[key] {
 		return true
 	}

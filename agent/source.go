@@ -124,7 +124,11 @@ func (s *source) turn(ctx context.Context, now time.Time) (more bool, err error)
 
 // open finds the file to go on with. No file at all is an error only for a source that is to be closed.
 func (s *source) open(ctx context.Context) error {
-	files, err := chain(s.path)
+	var files []logFile
+	var err error
+	if s.path != "" { // else the container was gone before the engine named it
+		files, err = chain(s.path)
+	}
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w (the agent needs to read %s)", s.name, err, s.path)
 	}

@@ -153,8 +153,8 @@ func caughtUp(t *testing.T, brokers []string, groups map[string][]string, limit 
 	}
 }
 
-// readElasticsearch scrolls through a data stream.
-func readElasticsearch(t *testing.T, url, index string) *tally {
+// readElasticsearch scrolls through a data stream; the engine may have other containers too.
+func readElasticsearch(t *testing.T, url, index, prefix string) *tally {
 	t.Helper()
 	got := newTally()
 	post := func(path string, body any, into any) {
@@ -194,7 +194,9 @@ func readElasticsearch(t *testing.T, url, index string) *tally {
 	post("/"+index+"/_search?scroll=1m", map[string]any{"size": 5000, "_source": []string{"message", "container.name"}, "sort": []string{"_doc"}}, &page)
 	for len(page.Hits.Hits) > 0 {
 		for _, h := range page.Hits.Hits {
-			got.add(h.Source.Container.Name, h.Source.Message)
+			if strings.HasPrefix(h.Source.Container.Name, prefix) {
+				got.add(h.Source.Container.Name, h.Source.Message)
+			}
 		}
 		scroll := page.Scroll
 		page.Hits.Hits = nil

@@ -236,7 +236,7 @@ log:
 func count(t *testing.T, s servers, k *ingest.Kafka, repository, root, prefix, index string) {
 	logs := readTopic(t, k, schema.TopicLogs, prefix)
 	events := readTopic(t, k, schema.TopicEvents, prefix)
-	es := readElasticsearch(t, s.elasticsearch, index)
+	es := readElasticsearch(t, s.elasticsearch, index, prefix)
 	archive := readArchive(t, s.submit, repository, root, prefix)
 	hdfs := 0
 	fmt.Printf("\n%-24s %8s %8s %8s %8s %6s\n", "container", "written", "kafka", "es", "hdfs", "exit")

@@ -108,7 +108,6 @@ type fakeEngine struct {
 	mu         sync.Mutex
 	containers map[string]container
 	history    []events.Message
-	more       chan struct{}
 }
 
 func (e *fakeEngine) list(context.Context) (all []container, err error) {

@@ -7,38 +7,46 @@ import (
 	"unicode/utf8"
 )
 
+// Wire types of protocol buffers.
+const (
+	wireVarint  = 0
+	wireFixed64 = 1
+	wireBytes   = 2
+	wireFixed32 = 5
+)
+
 // Field tags of opentelemetry-proto v1 (common/v1, resource/v1, logs/v1): number<<3 | wire type.
 const (
-	tagLogsResourceLogs = 1<<3 | 2
+	tagLogsResourceLogs = 1<<3 | wireBytes
 
-	tagResourceLogsResource = 1<<3 | 2
-	tagResourceLogsScope    = 2<<3 | 2
+	tagResourceLogsResource = 1<<3 | wireBytes
+	tagResourceLogsScope    = 2<<3 | wireBytes
 
-	tagResourceAttr = 1<<3 | 2
+	tagResourceAttr = 1<<3 | wireBytes
 
-	tagScopeLogsScope  = 1<<3 | 2
-	tagScopeLogsRecord = 2<<3 | 2
-	tagScopeName       = 1<<3 | 2
+	tagScopeLogsScope  = 1<<3 | wireBytes
+	tagScopeLogsRecord = 2<<3 | wireBytes
+	tagScopeName       = 1<<3 | wireBytes
 
-	tagRecordTime         = 1<<3 | 1
-	tagRecordSeverity     = 2<<3 | 0
-	tagRecordSeverityText = 3<<3 | 2
-	tagRecordBody         = 5<<3 | 2
-	tagRecordAttr         = 6<<3 | 2
-	tagRecordFlags        = 8<<3 | 5
-	tagRecordTraceID      = 9<<3 | 2
-	tagRecordSpanID       = 10<<3 | 2
-	tagRecordObserved     = 11<<3 | 1
-	tagRecordEventName    = 12<<3 | 2
+	tagRecordTime         = 1<<3 | wireFixed64
+	tagRecordSeverity     = 2<<3 | wireVarint
+	tagRecordSeverityText = 3<<3 | wireBytes
+	tagRecordBody         = 5<<3 | wireBytes
+	tagRecordAttr         = 6<<3 | wireBytes
+	tagRecordFlags        = 8<<3 | wireFixed32
+	tagRecordTraceID      = 9<<3 | wireBytes
+	tagRecordSpanID       = 10<<3 | wireBytes
+	tagRecordObserved     = 11<<3 | wireFixed64
+	tagRecordEventName    = 12<<3 | wireBytes
 
-	tagKey   = 1<<3 | 2
-	tagValue = 2<<3 | 2
+	tagKey   = 1<<3 | wireBytes
+	tagValue = 2<<3 | wireBytes
 
-	tagAnyString = 1<<3 | 2
-	tagAnyBool   = 2<<3 | 0
-	tagAnyInt    = 3<<3 | 0
-	tagAnyDouble = 4<<3 | 1
-	tagAnyBytes  = 7<<3 | 2
+	tagAnyString = 1<<3 | wireBytes
+	tagAnyBool   = 2<<3 | wireVarint
+	tagAnyInt    = 3<<3 | wireVarint
+	tagAnyDouble = 4<<3 | wireFixed64
+	tagAnyBytes  = 7<<3 | wireBytes
 )
 
 const scopeName = "weir"

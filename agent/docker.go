@@ -2,7 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +45,29 @@ func newDocker(host string) (*docker, error) {
 		return nil, fmt.Errorf("docker_host: %w", err)
 	}
 	return &docker{c}, nil
+}
+
+// Engine asks whether this host's containers can be read: whether a Docker engine answers at host (empty: DOCKER_HOST or the
+// client's default) and its log folder can be opened. It returns the engine's address and version.
+func Engine(ctx context.Context, host string) (address, version string, err error) {
+	d, err := newDocker(host)
+	if err != nil {
+		return "", "", err
+	}
+	defer d.c.Close()
+	res, err := d.c.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(err) {
+			err = cause // the client's own words repeat the address
+		}
+		return "", "", fmt.Errorf("no Docker engine answers at %s: %w", d.c.DaemonHost(), err)
+	}
+	logs := filepath.Join(res.Info.DockerRootDir, "containers")
+	f, err := os.Open(logs)
+	if err != nil {
+		return "", "", fmt.Errorf("the Docker engine at %s keeps its logs where this process cannot read them: %w", d.c.DaemonHost(), err)
+	}
+	return d.c.DaemonHost(), res.Info.ServerVersion, f.Close()
 }
 
 func (d *docker) list(ctx context.Context) ([]container, error) {

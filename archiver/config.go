@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -27,9 +28,14 @@ type Config struct {
 	KeepManifests int `yaml:"keep_manifests"`
 }
 
-// DefaultConfig returns the values of keys that the configuration does not set. Root has none.
+// DefaultConfig returns the values of keys that the configuration does not set. Root has none. The HDFS user is that of
+// HADOOP_USER_NAME, as for all Hadoop clients.
 func DefaultConfig() Config {
-	return Config{HDFSUser: "weir", RowGroupRows: 64 << 10, OpenHours: 8, Deadline: 30 * time.Second, KeepManifests: 1000}
+	user := os.Getenv("HADOOP_USER_NAME")
+	if user == "" {
+		user = "weir"
+	}
+	return Config{HDFSUser: user, RowGroupRows: 64 << 10, OpenHours: 8, Deadline: 30 * time.Second, KeepManifests: 1000}
 }
 
 // Validate joins all that is wrong, each as "key: what is wrong".

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -115,8 +116,13 @@ func (c *Consumer) member(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("group %s: %w", c.cfg.Group, err)
 	}
-	// Close waits for the generation's goroutines and leaves the group.
-	defer func() { _ = group.Close() }()
+	var working sync.WaitGroup
+	defer func() {
+		if ctx.Err() != nil {
+			working.Wait() // they commit first, while the partitions are still theirs
+		}
+		_ = group.Close() // waits for the generation's goroutines and leaves the group
+	}()
 	for {
 		gen, err := group.Next(ctx)
 		if err != nil {
@@ -124,11 +130,18 @@ func (c *Consumer) member(ctx context.Context) error {
 		}
 		c.m.lag.Reset()
 		assigned := 0
+		for _, partitions := range gen.Assignments {
+			working.Add(len(partitions))
+		}
 		for topic, partitions := range gen.Assignments {
 			for _, p := range partitions {
 				assigned++
 				tp, committed := TopicPartition{topic, p.ID}, p.Offset
-				gen.Start(func(gctx context.Context) { c.own(ctx, gctx, gen, tp, committed) })
+				gen.Start(func(gctx context.Context) {
+					c.own(ctx, gctx, gen, tp, committed)
+					working.Done()
+					working.Wait() // the generation ends with the first that returns, and the others could no longer commit
+				})
 			}
 		}
 		c.log.Info("partitions assigned", "generation", gen.ID, "partitions", assigned)

@@ -233,6 +233,8 @@ command_env() {
       namenode)
         export_line WEIR_HDFS_NAMENODE "$HOST:${PORT[NAMENODE]}"
         export_line WEIR_WEBHDFS_URL "http://$HOST:${PORT[NAMENODE_HTTP]}"
+        export_line WEIR_ARCHIVE_ROOT "hdfs://$HOST:${PORT[NAMENODE]}/weir"
+        export_line HADOOP_USER_NAME "$(id -un)"
         ;;
       docker) export_line DOCKER_HOST "unix://$(docker_socket)" ;;
     esac

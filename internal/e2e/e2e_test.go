@@ -162,10 +162,6 @@ func TestEndToEnd(t *testing.T) {
 	binary := filepath.Join(work, "weir")
 	run(t, repository, nil, "go", "build", "-o", binary, "./cmd/weir")
 	config := filepath.Join(work, "weir.yaml")
-	user := "root"
-	if u := os.Getenv("USER"); u != "" {
-		user = u
-	}
 	if err := os.WriteFile(config, []byte(fmt.Sprintf(`kafka:
   brokers: [%s]
 consumer:
@@ -179,12 +175,11 @@ indexer:
   namespace: e2e%s
 archiver:
   root: %s
-  hdfs_user: %s
 http:
   listen: ""
 log:
   level: debug
-`, strings.Join(brokers, ", "), id, filepath.Join(work, "state"), s.elasticsearch, id, root, user)), 0o600); err != nil {
+`, strings.Join(brokers, ", "), id, filepath.Join(work, "state"), s.elasticsearch, id, root)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run(t, repository, nil, binary, "topics", "apply", "--config", config)

@@ -160,6 +160,9 @@ func (c *Consumer) own(ctx, gctx context.Context, gen *kafka.Generation, tp Topi
 	for try := 0; work.Err() == nil; try++ {
 		began := time.Now()
 		err := p.run(work, gctx)
+		if work.Err() != nil && err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, kafka.ErrGenerationEnded) {
+			c.log.Warn("what was written since the last commit is read again later", "topic", tp.Topic, "partition", tp.Partition, "err", err)
+		}
 		if err == nil || work.Err() != nil {
 			return
 		}

@@ -13,7 +13,7 @@ import (
 	"weir/schema"
 )
 
-// stopCommitTimeout bounds the last commit when the process was asked to stop.
+// stopCommitTimeout bounds the last write and commit when the process was asked to stop.
 const stopCommitTimeout = 20 * time.Second
 
 // partition is one goroutine's work on one partition of one generation.
@@ -36,21 +36,23 @@ type partition struct {
 	batch   schema.Batch
 }
 
-// run works until ctx ends or something fails; gctx is the group generation's. When the process stops, as
-// opposed to a rebalance, what was written is committed first.
+// run works until ctx ends or something fails; gctx is the group generation's. When the process stops, as opposed to a
+// rebalance, what is being written and committed then is finished, and what was written is committed.
 func (p *partition) run(ctx, gctx context.Context) (err error) {
 	if err := p.open(ctx); err != nil {
 		return err
 	}
+	grace, cancel := context.WithCancel(gctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopCommitTimeout, cancel) })
+	defer stop()
 	defer func() {
-		if ctx.Err() != nil && gctx.Err() == nil && p.moved {
-			last, cancel := context.WithTimeout(gctx, stopCommitTimeout)
-			defer cancel()
-			err = p.commit(last)
+		if err == nil && gctx.Err() == nil && p.moved {
+			err = p.commit(grace)
 		}
 		err = errors.Join(err, p.sink.Close())
 	}()
-	for ctx.Err() == nil {
+	for failed := 0; ctx.Err() == nil; {
 		messages, high, start, err := p.c.k.fetch(ctx, p.tp, p.next, p.c.cfg.FetchBytes, 250*time.Millisecond)
 		switch {
 		case errors.Is(err, kafka.OffsetOutOfRange):
@@ -59,24 +61,32 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 			}
 			continue
 		case err != nil:
+			// What was written stays good: only the reading is tried again.
+			p.c.m.errors.WithLabelValues(p.tp.Topic).Inc()
+			if failed%8 == 1 && ctx.Err() == nil {
+				p.c.log.Warn("cannot read from Kafka; trying again", "topic", p.tp.Topic, "partition", p.tp.Partition, "offset", p.next, "try", failed+1, "err", err)
+			}
+			_ = pause(ctx, ctx, backoff(failed))
+			failed++
+		default:
+			failed = 0
+			p.lag.Set(float64(max(0, high-p.next-int64(len(messages)))))
+		}
+		for i := range messages {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("fetch %s at %d: %w", p.tp, p.next, err)
-		}
-		for i := range messages {
-			if err := p.take(ctx, &messages[i]); err != nil {
+			if err := p.take(grace, &messages[i]); err != nil {
 				return err
 			}
 			if p.bytes >= p.c.cfg.CommitBytes {
-				if err := p.commit(ctx); err != nil {
+				if err := p.commit(grace); err != nil {
 					return err
 				}
 			}
 		}
-		p.lag.Set(float64(max(0, high-p.next)))
 		if p.moved && !time.Now().Before(p.due) {
-			if err := p.commit(ctx); err != nil {
+			if err := p.commit(grace); err != nil {
 				return err
 			}
 		}

@@ -20,7 +20,7 @@ import (
 var version = "dev"
 
 type globals struct {
-	Config string `help:"Configuration file (YAML); without one the defaults and the environment hold." short:"c" type:"path" env:"WEIR_CONFIG"`
+	Config string `help:"Configuration file (YAML); without one the defaults and the environment hold." short:"c" env:"WEIR_CONFIG"`
 
 	out, err io.Writer
 }

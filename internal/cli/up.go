@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,9 +40,11 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 		return err
 	}
 	if u.For > 0 {
+		// Not a deadline: network calls would fail at it a moment before the context ends.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, u.For)
+		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
+		defer time.AfterFunc(u.For, cancel).Stop()
 	}
 	base, err := filepath.Abs(cfg.Embedded.Dir)
 	if err != nil {
@@ -53,8 +56,7 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 		fmt.Fprintln(g.out, found[len(found)-1])
 	}
 	// What belongs to one Kafka is kept apart from what belongs to another: offsets and checkpoints mean nothing elsewhere.
-	embedded := g.Config == "" && os.Getenv("WEIR_KAFKA_BROKERS") == ""
-	if embedded {
+	if cfg.NoKafka {
 		base = filepath.Join(base, "embedded")
 		dir := filepath.Join(base, "kafka")
 		b, err := broker.Start(dir, cfg.Embedded.Port, cfg.Embedded.RetentionBytes)
@@ -69,7 +71,7 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 		say("kafka", "%s", strings.Join(cfg.Kafka.Brokers, ","))
 	}
 
-	host, err := u.containers(ctx, &cfg, base, g.Config == "", say)
+	host, err := u.containers(ctx, &cfg, base, say)
 	if err != nil {
 		return err
 	}
@@ -88,9 +90,9 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 	if cfg.HTTP.Listen != "" {
 		say("metrics", "http://%s/metrics, /healthz, /readyz", cfg.HTTP.Listen)
 	}
-	tail := "weir tail"
-	if embedded || g.Config == "" {
-		tail = "WEIR_KAFKA_BROKERS=" + strings.Join(cfg.Kafka.Brokers, ",") + " bin/weir tail"
+	tail := filepath.Clean(os.Args[0]) + " tail"
+	if !slices.Equal(cfg.Kafka.Brokers, ingest.DefaultKafkaConfig().Brokers) {
+		tail = "WEIR_KAFKA_BROKERS=" + strings.Join(cfg.Kafka.Brokers, ",") + " " + tail
 	}
 	say("try", "%s --level warn", tail)
 	say("", "%s --topic weir.events", tail)
@@ -98,7 +100,7 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 }
 
 // containers finds where to read from: the Docker engine that answers, or pretended containers.
-func (u upCmd) containers(ctx context.Context, cfg *config.Config, base string, defaults bool, say func(string, string, ...any)) (*demo.Host, error) {
+func (u upCmd) containers(ctx context.Context, cfg *config.Config, base string, say func(string, string, ...any)) (*demo.Host, error) {
 	state := "agent"
 	var host *demo.Host
 	ask, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -116,7 +118,7 @@ func (u upCmd) containers(ctx context.Context, cfg *config.Config, base string, 
 		}
 		state = "agent-demo"
 	}
-	if defaults {
+	if cfg.Agent.StateDir == agent.DefaultConfig().StateDir {
 		cfg.Agent.StateDir = filepath.Join(base, state)
 	}
 	return host, nil

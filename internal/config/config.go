@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +35,8 @@ type Config struct {
 	HTTP      HTTP                  `yaml:"http"`
 	Embedded  Embedded              `yaml:"embedded"`
 	Log       Log                   `yaml:"log"`
+
+	NoKafka bool `yaml:"-"` // no broker is named anywhere: Kafka.Brokers is the default
 }
 
 // Topics says how `weir topics apply` makes topics.
@@ -89,6 +92,8 @@ func Default() Config {
 // Load reads path (none when empty) over the defaults, and the environment over both.
 func Load(path string, env func(string) string) (Config, error) {
 	c := Default()
+	c.Kafka.Brokers = nil
+	var file yaml.Node
 	if path != "" {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -97,6 +102,7 @@ func Load(path string, env func(string) string) (Config, error) {
 		if err := decode(path, b, &c); err != nil {
 			return c, err
 		}
+		_ = yaml.Unmarshal(b, &file) // decode has accepted it
 	}
 	if v := env("WEIR_KAFKA_BROKERS"); v != "" {
 		c.Kafka.Brokers = strings.Split(v, ",")
@@ -107,7 +113,48 @@ func Load(path string, env func(string) string) (Config, error) {
 	if v := env("WEIR_ARCHIVE_ROOT"); v != "" {
 		c.Archiver.Root = v
 	}
-	return c, c.validate()
+	if c.Kafka.Brokers == nil {
+		c.Kafka.Brokers, c.NoKafka = ingest.DefaultKafkaConfig().Brokers, true
+	}
+	var errs []error
+	for _, err := range c.validate() {
+		if line := lineOf(&file, err.Error()); line > 0 {
+			err = fmt.Errorf("%s:%d: %w", path, line, err)
+		}
+		errs = append(errs, err)
+	}
+	return c, errors.Join(errs...)
+}
+
+var step = regexp.MustCompile(`^\.?([a-z_]+)|^\[(\d+)\]`)
+
+// lineOf finds where the file sets the key that a message begins with, such as "kafka.brokers[0]: ..."; 0 when it does not.
+func lineOf(n *yaml.Node, message string) (line int) {
+	if n.Kind != yaml.DocumentNode || len(n.Content) == 0 {
+		return 0
+	}
+	n = n.Content[0]
+	for {
+		m := step.FindStringSubmatch(message)
+		if m == nil {
+			return line
+		}
+		message = message[len(m[0]):]
+		var next *yaml.Node
+		if i, err := strconv.Atoi(m[2]); err == nil && n.Kind == yaml.SequenceNode && i < len(n.Content) {
+			next, line = n.Content[i], n.Content[i].Line
+		} else if n.Kind == yaml.MappingNode {
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == m[1] {
+					next, line = n.Content[i+1], n.Content[i].Line
+				}
+			}
+		}
+		if next == nil {
+			return 0
+		}
+		n = next
+	}
 }
 
 var (
@@ -143,8 +190,7 @@ func decode(path string, b []byte, c *Config) error {
 }
 
 // validate checks what every command needs; sections of components are checked by those that use them.
-func (c *Config) validate() error {
-	var errs []error
+func (c *Config) validate() (errs []error) {
 	section := func(name string, err error) {
 		if err == nil {
 			return
@@ -181,5 +227,5 @@ func (c *Config) validate() error {
 	default:
 		errs = append(errs, fmt.Errorf("log.level: %q is not one of debug, info, warn, error", c.Log.Level))
 	}
-	return errors.Join(errs...)
+	return errs
 }

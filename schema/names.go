@@ -48,6 +48,5 @@ const (
 	EventLoss         = "weir.loss"
 	EventSourceClosed = "weir.source.closed"
 	EventGapOpened    = "weir.gap.opened"
-	EventGapClosed    = "weir.gap.closed"
 	EventWindow       = "weir.window"
 )

@@ -140,6 +140,7 @@ func exitCode(i int) int { return []int{0, 0, 1, 3, 0, 42, 0, 1, 0, 255}[i%10] }
 
 func TestEndToEnd(t *testing.T) {
 	s := need(t)
+	t.Setenv("WEIR_ARCHIVE_ROOT", "") // it would win over the configuration of this run
 	brokers := strings.Split(s.kafka, ",")
 	repository, err := filepath.Abs("../..")
 	if err != nil {

@@ -21,7 +21,7 @@ var datasets = map[string]string{
 var fields = map[string]struct{ object, key string }{
 	schema.AttrContainerID: {"container", "id"}, schema.AttrContainerName: {"container", "name"}, schema.AttrHostName: {"host", "name"},
 	schema.AttrSite: {"weir", "site"}, schema.AttrCell: {"weir", "cell"}, schema.AttrApp: {"weir", "app"}, schema.AttrTenant: {"weir", "tenant"},
-	schema.AttrSource: {"weir", "source"}, schema.AttrIncarnation: {"weir", "incarnation"},
+	schema.AttrIncarnation: {"weir", "incarnation"},
 }
 
 // document appends one record as JSON, by appending alone. shared is what shareOf made of the batch's resource.
@@ -126,8 +126,12 @@ func shareOf(s *share, b *schema.Batch, dataset, namespace string) {
 		}
 		return appendJSON(append(appendJSON(dst, key), ':'), value)
 	}
+	s.weir = entry(s.weir, "source", b.Source)
 	for i := range b.Resource {
 		a := &b.Resource[i]
+		if a.Key == schema.AttrSource {
+			continue
+		}
 		if f, ok := fields[a.Key]; ok {
 			switch f.object {
 			case "container":

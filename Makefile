@@ -3,6 +3,8 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 STACK = deployments/dev/stack
 
 .DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +28,16 @@ lint: ## format check, vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 e2e: stack-up ## ten real containers through the real servers, with kills on the way; counts every line at every end
-	eval "$$($(STACK) env)" && $(GO) test -tags e2e -count=1 -timeout 20m -v ./archiver ./indexer ./internal/e2e
+	@eval "$$($(STACK) env)"; status=0; \
+	$(GO) test -tags e2e -count=1 -timeout 20m -v ./archiver ./indexer ./internal/e2e 2>&1 | tee .stack/log/e2e.log || status=1; \
+	grep '^RESULT e2e ' .stack/log/e2e.log || { echo "RESULT e2e finished=0"; status=1; }; exit $$status
 
+# The promise is for 200-byte records: 150 ns each way between a record and its OTLP bytes.
 bench: ## benchmarks of the hot path; compare two outputs with `go tool benchstat`
-	$(GO) test -run '^$$' -bench . -benchmem ./schema ./agent ./ingest ./indexer
+	@$(GO) test -run '^$$' -bench . -benchmem ./schema ./agent ./indexer | tee bench.txt | grep -v '^\(PASS\|goos\|goarch\)'; \
+	awk '/^BenchmarkEncode/ {e = $$5} /^BenchmarkDecode/ {d = $$5} /^BenchmarkLineToRecord/ {l = $$3} /^BenchmarkDocument/ {j = $$3} \
+	END {ok = e > 0 && d > 0 && e <= 150 && d <= 150; \
+	printf "RESULT bench encode_ns=%s decode_ns=%s line_to_record_ns=%s document_ns=%s aim_ns=150 ok=%d\n", e, d, l, j, ok; exit !ok}' bench.txt
 
 fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema

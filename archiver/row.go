@@ -14,7 +14,7 @@ import (
 	"weir/schema"
 )
 
-// row is one record as a row of the archive. The columns are described in README.md of deployments/spark.
+// row is one record as a row of the archive. deployments/spark/README.md describes the columns.
 //
 // The time unit is always given: the default of nanoseconds is refused by Spark. Values of maps are never optional: the
 // writer would store nulls. The codec is set on the writer, because a codec on a map field panics.

@@ -29,21 +29,21 @@ func (m *fetched) each(f func(string, []byte)) {
 
 // fetch reads messages from offset on; the client checks each record batch's CRC. It returns the high watermark too.
 // A fetch that reaches the end waits up to wait for more and may return none.
-func (k *Kafka) fetch(ctx context.Context, tp TopicPartition, offset, maxBytes int64, wait time.Duration) (messages []fetched, high, start int64, err error) {
+func (k *Kafka) fetch(ctx context.Context, tp TopicPartition, offset, maxBytes int64, wait time.Duration) (messages []fetched, high int64, err error) {
 	res, err := k.client.Fetch(ctx, &kafka.FetchRequest{Topic: tp.Topic, Partition: tp.Partition, Offset: offset, MinBytes: 1, MaxBytes: maxBytes, MaxWait: wait})
 	if err != nil {
-		return nil, 0, 0, err
+		return nil, 0, err
 	}
 	if res.Error != nil {
-		return nil, res.HighWatermark, res.LogStartOffset, res.Error
+		return nil, res.HighWatermark, res.Error
 	}
 	for {
 		r, err := res.Records.ReadRecord()
 		if errors.Is(err, io.EOF) {
-			return messages, res.HighWatermark, res.LogStartOffset, nil
+			return messages, res.HighWatermark, nil
 		}
 		if err != nil {
-			return messages, res.HighWatermark, res.LogStartOffset, fmt.Errorf("read %s at offset %d: %w", tp, offset, err)
+			return messages, res.HighWatermark, fmt.Errorf("read %s at offset %d: %w", tp, offset, err)
 		}
 		// Brokers return whole record batches: those that begin before the offset are skipped here.
 		if r.Offset < offset {
@@ -58,7 +58,7 @@ func (k *Kafka) fetch(ctx context.Context, tp TopicPartition, offset, maxBytes i
 		}
 		closeBytes(r)
 		if err != nil {
-			return messages, res.HighWatermark, res.LogStartOffset, fmt.Errorf("read %s at offset %d: %w", tp, r.Offset, err)
+			return messages, res.HighWatermark, fmt.Errorf("read %s at offset %d: %w", tp, r.Offset, err)
 		}
 		messages = append(messages, m)
 	}
@@ -119,7 +119,7 @@ func (k *Kafka) Tail(ctx context.Context, topics []string, fromStart bool, fn fu
 			}
 			go func() {
 				for try := 0; ctx.Err() == nil; {
-					messages, _, _, err := k.fetch(ctx, tp, next, 8<<20, 500*time.Millisecond)
+					messages, _, err := k.fetch(ctx, tp, next, 8<<20, 500*time.Millisecond)
 					if err != nil {
 						try++
 						_ = pause(ctx, ctx, backoff(try))

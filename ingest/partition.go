@@ -53,10 +53,10 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 		err = errors.Join(err, p.sink.Close())
 	}()
 	for failed := 0; ctx.Err() == nil; {
-		messages, high, start, err := p.c.k.fetch(ctx, p.tp, p.next, p.c.cfg.FetchBytes, 250*time.Millisecond)
+		messages, high, err := p.c.k.fetch(ctx, p.tp, p.next, p.c.cfg.FetchBytes, 250*time.Millisecond)
 		switch {
 		case errors.Is(err, kafka.OffsetOutOfRange):
-			if err := p.outOfRange(ctx, start); err != nil {
+			if err := p.outOfRange(ctx); err != nil {
 				return err
 			}
 			continue
@@ -125,12 +125,11 @@ func (p *partition) open(ctx context.Context) (err error) {
 }
 
 // outOfRange goes to the first offset that Kafka still has, and says what was missed.
-func (p *partition) outOfRange(ctx context.Context, start int64) error {
+func (p *partition) outOfRange(ctx context.Context) error {
 	first, next, err := p.c.k.bounds(ctx, p.tp)
 	if err != nil {
 		return err
 	}
-	_ = start
 	switch {
 	case p.next < first:
 		p.c.m.expired.WithLabelValues(p.tp.Topic).Add(float64(first - p.next))

@@ -45,7 +45,7 @@ func (s *stateTopic) load(ctx context.Context, tp TopicPartition) (sources map[s
 	sources, next = map[string]*Seen{}, -1
 	prefix := tp.String() + "/"
 	for at < end {
-		messages, high, _, err := s.k.fetch(ctx, place, at, 8<<20, 500*time.Millisecond)
+		messages, high, err := s.k.fetch(ctx, place, at, 8<<20, 500*time.Millisecond)
 		if err != nil {
 			return nil, 0, fmt.Errorf("state of %s in %s: %w", tp, place, err)
 		}

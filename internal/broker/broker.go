@@ -23,7 +23,7 @@ func Start(dir string, port int, retention int64) (*Broker, error) {
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(time.Second),
 		kfake.BrokerConfigs(map[string]string{"log.retention.bytes": strconv.FormatInt(retention, 10)}))
 	if err != nil {
-		return nil, fmt.Errorf("embedded broker in %s (port %d): %w", dir, port, err)
+		return nil, fmt.Errorf("embedded broker in %s on port %d: %w (where the port is taken, set embedded.port, or name the Kafka that has it in WEIR_KAFKA_BROKERS)", dir, port, err)
 	}
 	return &Broker{c}, nil
 }

@@ -226,6 +226,12 @@ log:
 		processes[name].stop()
 	}
 	count(t, s, k, repository, root, prefix, "logs-weir.container-e2e"+id)
+	if n := readIndependently(t, brokers, prefix).unique(); n != containers*lines {
+		t.Errorf("the Collector's decoder finds %d lines in Kafka, want %d", n, containers*lines)
+	}
+	if n := readTail(t, binary, config, prefix, containers*lines).unique(); n != containers*lines {
+		t.Errorf("weir tail shows %d lines, want %d", n, containers*lines)
+	}
 }
 
 // count compares what every place holds and prints the table.

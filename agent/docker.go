@@ -48,11 +48,12 @@ func newDocker(host string) (*docker, error) {
 }
 
 // Engine asks whether this host's containers can be read: whether a Docker engine answers at host (empty: DOCKER_HOST or the
-// client's default) and its log folder can be opened. It returns the engine's address and version.
-func Engine(ctx context.Context, host string) (address, version string, err error) {
+// client's default) and its log folder can be opened. It returns a
+// description of the engine, and how many containers it has.
+func Engine(ctx context.Context, host string) (description string, containers int, err error) {
 	d, err := newDocker(host)
 	if err != nil {
-		return "", "", err
+		return "", 0, err
 	}
 	defer d.c.Close()
 	res, err := d.c.Info(ctx, client.InfoOptions{})
@@ -60,14 +61,14 @@ func Engine(ctx context.Context, host string) (address, version string, err erro
 		for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(err) {
 			err = cause // the client's own words repeat the address
 		}
-		return "", "", fmt.Errorf("no Docker engine answers at %s: %w", d.c.DaemonHost(), err)
+		return "", 0, fmt.Errorf("no Docker engine answers at %s: %w", d.c.DaemonHost(), err)
 	}
 	logs := filepath.Join(res.Info.DockerRootDir, "containers")
 	f, err := os.Open(logs)
 	if err != nil {
-		return "", "", fmt.Errorf("the Docker engine at %s keeps its logs where this process cannot read them: %w", d.c.DaemonHost(), err)
+		return "", 0, fmt.Errorf("the Docker engine at %s keeps its logs where this process cannot read them: %w", d.c.DaemonHost(), err)
 	}
-	return d.c.DaemonHost(), res.Info.ServerVersion, f.Close()
+	return fmt.Sprintf("Docker %s at %s", res.Info.ServerVersion, d.c.DaemonHost()), res.Info.Containers, f.Close()
 }
 
 func (d *docker) list(ctx context.Context) ([]container, error) {

@@ -105,10 +105,12 @@ func (u upCmd) containers(ctx context.Context, cfg *config.Config, base string, 
 	var host *demo.Host
 	ask, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	address, version, err := agent.Engine(ask, cfg.Agent.DockerHost)
+	engine, n, err := agent.Engine(ask, cfg.Agent.DockerHost)
 	switch {
+	case err == nil && !u.Demo && n == 0:
+		say("containers", "%s has none yet: start one, or use --demo for pretended ones", engine)
 	case err == nil && !u.Demo:
-		say("containers", "Docker %s at %s", version, address)
+		say("containers", "%s, %d", engine, n)
 	default:
 		if u.Demo {
 			err = errors.New("as asked for")

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/moby/moby/api/types/events"
 )
 
 // logFile writes as Docker's json-file driver does: one JSON object for each piece of at most 16 KiB, the file renamed
@@ -103,7 +101,7 @@ func (l *logFile) close() error {
 }
 
 func gateway(ctx context.Context, h *Host, p *pretended) error {
-	h.start(p)
+	h.engine.Start(p.id)
 	paths := []string{"/", "/cart", "/api/v1/orders", "/api/v1/payments", "/static/app.js"}
 	for sleep(ctx, 70*time.Millisecond) {
 		status, took := 200, 5+rand.IntN(60)
@@ -119,7 +117,7 @@ func gateway(ctx context.Context, h *Host, p *pretended) error {
 }
 
 func checkout(ctx context.Context, h *Host, p *pretended) error {
-	h.start(p)
+	h.engine.Start(p.id)
 	for sleep(ctx, 120*time.Millisecond) {
 		stream, level, msg := "stdout", "info", "order accepted"
 		switch rand.IntN(40) {
@@ -137,7 +135,7 @@ func checkout(ctx context.Context, h *Host, p *pretended) error {
 }
 
 func ledger(ctx context.Context, h *Host, p *pretended) error {
-	h.start(p)
+	h.engine.Start(p.id)
 	for n := 0; sleep(ctx, 150*time.Millisecond); n++ {
 		at := time.Now().UTC().Format("2006-01-02 15:04:05.000")
 		lines := []string{at + fmt.Sprintf("  INFO [posting-%d] c.b.ledger.Posting : posted entry %08d", rand.IntN(8), rand.IntN(1e8))}
@@ -160,7 +158,7 @@ func ledger(ctx context.Context, h *Host, p *pretended) error {
 // report is a job that runs again and again; each third time it fails.
 func report(ctx context.Context, h *Host, p *pretended) error {
 	for n := 1; ; n++ {
-		h.start(p)
+		h.engine.Start(p.id)
 		for i := range 20 {
 			if !sleep(ctx, 100*time.Millisecond) {
 				return ctx.Err()
@@ -176,7 +174,7 @@ func report(ctx context.Context, h *Host, p *pretended) error {
 				return err
 			}
 		}
-		h.die(p, code)
+		h.engine.Die(p.id, code)
 		if !sleep(ctx, 8*time.Second) {
 			return ctx.Err()
 		}
@@ -186,7 +184,7 @@ func report(ctx context.Context, h *Host, p *pretended) error {
 // cache grows until it is killed.
 func cache(ctx context.Context, h *Host, p *pretended) error {
 	for {
-		h.start(p)
+		h.engine.Start(p.id)
 		for mb := 64; mb <= 512; mb += 16 {
 			if !sleep(ctx, time.Second) {
 				return ctx.Err()
@@ -195,8 +193,8 @@ func cache(ctx context.Context, h *Host, p *pretended) error {
 				return err
 			}
 		}
-		h.emit(p, events.ActionOOM)
-		h.die(p, 137)
+		h.engine.OOM(p.id)
+		h.engine.Die(p.id, 137)
 		if !sleep(ctx, 3*time.Second) {
 			return ctx.Err()
 		}

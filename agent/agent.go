@@ -39,9 +39,12 @@ type Agent struct {
 	goneIDs []string          // of gone, oldest first
 	foreign map[string]string // containers whose logs another driver keeps: the driver
 
+	buffers chan []byte // of batches that Kafka has
+
 	buf   []byte // shared by all sources: one reads at a time
 	text  []byte
 	attrs []schema.Attr
+	piece piece
 }
 
 type command struct {
@@ -73,7 +76,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10),
+	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 16),
 		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
 	return a, nil
@@ -188,6 +191,27 @@ func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool) error {
 		}
 	}
 	return nil
+}
+
+// buffer returns memory for a batch of the full size.
+func (a *Agent) buffer() []byte {
+	select {
+	case b := <-a.buffers:
+		return b[:0]
+	default:
+		return make([]byte, 0, a.cfg.BatchBytes+a.cfg.BatchBytes/8)
+	}
+}
+
+// reuse takes back what buffer gave. Called from the producer's goroutines.
+func (a *Agent) reuse(b []byte) {
+	if cap(b) > 2*a.cfg.BatchBytes {
+		return
+	}
+	select {
+	case a.buffers <- b:
+	default:
+	}
 }
 
 func (a *Agent) sourceName(id string) string { return "docker/" + a.cfg.Node + "/" + id }

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math/bits"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -126,14 +128,11 @@ func skipAttrs(b []byte) (rest []byte, ok bool) {
 // unescape appends a JSON string's value up to its closing quote, and returns what follows the quote.
 func unescape(dst, b []byte) (out, rest []byte, ok bool) {
 	for {
-		i := 0
-		for i < len(b) && b[i] != '"' && b[i] != '\\' && b[i] >= 0x20 {
-			i++
-		}
+		i, ascii := plain(b)
 		if i == len(b) || b[i] < 0x20 {
 			return dst, b, false
 		}
-		if !utf8.Valid(b[:i]) {
+		if !ascii && !utf8.Valid(b[:i]) {
 			return dst, b, false // encoding/json has a rule for that
 		}
 		dst = append(dst, b[:i]...)
@@ -180,6 +179,29 @@ func unescape(dst, b []byte) (out, rest []byte, ok bool) {
 			return dst, b, false
 		}
 	}
+}
+
+// plain counts the bytes before the first quote, backslash or control character, and says whether they are all ASCII. It
+// looks at eight bytes at once: a byte of (x - n·ones) &^ x has its high bit set where x's byte is below n, exactly so for
+// the lowest such byte.
+func plain(b []byte) (n int, ascii bool) {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	var seen uint64
+	for ; n+8 <= len(b); n += 8 {
+		x := binary.LittleEndian.Uint64(b[n:])
+		quote, slash := x^'"'*ones, x^'\\'*ones
+		stop := ((x-0x20*ones)&^x | (quote-ones)&^quote | (slash-ones)&^slash) & highs
+		if stop != 0 {
+			k := bits.TrailingZeros64(stop) / 8
+			seen |= x & (1<<(8*k) - 1)
+			return n + k, seen&highs == 0
+		}
+		seen |= x
+	}
+	for ; n < len(b) && b[n] != '"' && b[n] != '\\' && b[n] >= 0x20; n++ {
+		seen |= uint64(b[n])
+	}
+	return n, seen&highs == 0
 }
 
 func hex4(b []byte) (r rune, n int) {

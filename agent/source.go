@@ -53,6 +53,7 @@ type source struct {
 
 	enc      schema.Encoder
 	encInc   schema.Incarnation
+	full     bool            // the last batch was sent because it was full
 	first    schema.Position // of the batch being built
 	opened   time.Time       // when its first record came
 	prev     schema.Position
@@ -215,12 +216,14 @@ func (s *source) line(ctx context.Context, b []byte, offset, size int64, now tim
 	body, whole := bytes.CutSuffix(l.log, []byte{'\n'})
 	open := s.openPiece(stream)
 	if open == nil {
-		p := piece{start: start, end: end, stream: stream, time: l.time, done: whole, body: body}
+		p := &s.a.piece
+		*p = piece{start: start, end: end, stream: stream, time: l.time, done: whole, body: body}
 		if whole && len(s.queue) == 0 {
-			return s.release(ctx, &p, now) // the common case: no copy
+			return s.release(ctx, p, now) // the common case: no copy
 		}
-		p.body = slices.Clone(body)
-		return s.put(ctx, &p, now)
+		held := *p
+		held.body = slices.Clone(body)
+		return s.put(ctx, &held, now)
 	}
 	if len(open.body)+len(body) > s.a.cfg.MaxRecordBytes {
 		open.done, open.truncated = true, true
@@ -265,6 +268,9 @@ func (s *source) release(ctx context.Context, p *piece, now time.Time) error {
 	}
 	if s.enc.Count() == 0 {
 		s.encInc, s.first, s.opened = p.start.Incarnation, p.start, now
+		if s.full { // a busy source fills this batch too
+			s.enc.Use(s.a.buffer())
+		}
 		s.enc.Reset(s.name, s.encInc, s.resource)
 	}
 	attrs := s.a.attrs[:0]
@@ -312,8 +318,10 @@ func (s *source) seal(ctx context.Context, end int64, at schema.Position) error 
 	if s.enc.Count() == 0 {
 		return nil
 	}
-	m := ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: s.first, End: schema.Position{Incarnation: s.encInc, Offset: end}, Prev: s.prev, PrevKnown: s.known, Count: s.enc.Count(), Value: slices.Clone(s.enc.Bytes())}
-	s.enc.Reset(s.name, s.encInc, nil)
+	m := ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: s.first, End: schema.Position{Incarnation: s.encInc, Offset: end}, Prev: s.prev, PrevKnown: s.known, Count: s.enc.Count(), Value: s.enc.Take()}
+	if s.full = len(m.Value) >= s.a.cfg.BatchBytes; s.full {
+		m.Free = s.a.reuse
+	}
 	return s.send(ctx, m, at, false)
 }
 

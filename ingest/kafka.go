@@ -88,6 +88,7 @@ type Kafka struct {
 
 // NewKafka prepares clients; it does not connect.
 func NewKafka(cfg KafkaConfig) (*Kafka, error) {
+	installZstd()
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}

@@ -24,9 +24,9 @@ type ProducerConfig struct {
 	RequestTimeout time.Duration `yaml:"request_timeout"` // of one try
 }
 
-// DefaultProducerConfig keeps 16 MiB in flight and stays below Kafka's default message.max.bytes.
+// DefaultProducerConfig keeps 8 MiB in flight and stays below Kafka's default message.max.bytes.
 func DefaultProducerConfig() ProducerConfig {
-	return ProducerConfig{InflightBytes: 16 << 20, RequestBytes: 900 << 10, RequestTimeout: 30 * time.Second}
+	return ProducerConfig{InflightBytes: 8 << 20, RequestBytes: 900 << 10, RequestTimeout: 30 * time.Second}
 }
 
 // Message is one batch on its way to Kafka. Value must not change until Acked was called.
@@ -38,6 +38,9 @@ type Message struct {
 	Count            int
 	Value            []byte
 	Acked            func() // may be nil; called once, in order per source, from the producer's goroutine
+	// Free may be nil. It is called with Value after Acked where nothing can read it any more. It is not called after a
+	// try that failed: that one may still be on its way out.
+	Free func(value []byte)
 }
 
 // Producer writes batches with acks=all, in order per source. It never passes over a batch that failed: it
@@ -60,8 +63,8 @@ type Producer struct {
 	wg     sync.WaitGroup
 	queued int
 
-	acked, retries prometheus.Counter
-	bytes          prometheus.Counter
+	acked, records, retries prometheus.Counter
+	bytes                   prometheus.Counter
 }
 
 type lane struct {
@@ -88,6 +91,7 @@ func NewProducer(k *Kafka, cfg ProducerConfig, log *slog.Logger, reg prometheus.
 	p := &Producer{k: k, cfg: cfg, log: log.With("component", "producer"), budget: semaphore.NewWeighted(cfg.InflightBytes),
 		lanes: map[TopicPartition]*lane{}, counts: map[string]int{},
 		acked:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_batches_total", Help: "Batches that Kafka acknowledged with acks=all."}),
+		records: f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_records_total", Help: "Records of batches that Kafka acknowledged."}),
 		bytes:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_bytes_total", Help: "Bytes of batches that Kafka acknowledged, before compression."}),
 		retries: f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_retries_total", Help: "Produce requests that failed and were tried again."}),
 	}
@@ -207,7 +211,7 @@ func (p *Producer) drain(l *lane) {
 				continue
 			}
 		}
-		if !p.deliver(l.tp, run) {
+		if !p.deliver(l.tp, run, true) {
 			return
 		}
 		l.mu.Lock()
@@ -219,18 +223,19 @@ func (p *Producer) drain(l *lane) {
 	}
 }
 
-// deliver writes a run of batches, in order, until they are in. It reports false when the producer stopped first.
-func (p *Producer) deliver(tp TopicPartition, run []Message) bool {
+// deliver writes a run of batches, in order, until they are in. It reports false when the producer stopped first. clean says
+// that none of them was tried before.
+func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
 	for try := 0; len(run) > 0; try++ {
 		err := p.produce(tp, run)
 		if err == nil {
-			p.settle(run)
+			p.settle(run, clean && try == 0)
 			return true
 		}
 		p.retries.Inc()
 		if errors.Is(err, kafka.MessageSizeTooLarge) && len(run) > 1 {
 			half := len(run) / 2
-			return p.deliver(tp, run[:half]) && p.deliver(tp, run[half:])
+			return p.deliver(tp, run[:half], false) && p.deliver(tp, run[half:], false)
 		}
 		if try%8 == 0 {
 			p.log.Warn("Kafka does not take a batch; trying again, in order", "topic", tp.Topic, "partition", tp.Partition,
@@ -257,15 +262,19 @@ func (p *Producer) produce(tp TopicPartition, run []Message) error {
 	return p.k.produce(ctx, tp, records)
 }
 
-func (p *Producer) settle(run []Message) {
+func (p *Producer) settle(run []Message, clean bool) {
 	for i := range run {
 		m := &run[i]
 		p.acked.Inc()
+		p.records.Add(float64(m.Count))
 		p.bytes.Add(float64(len(m.Value)))
 		if m.Acked != nil {
 			m.Acked()
 		}
 		p.budget.Release(p.weight(m))
+		if clean && m.Free != nil {
+			m.Free(m.Value)
+		}
 	}
 	p.mu.Lock()
 	if p.queued -= len(run); p.queued == 0 {

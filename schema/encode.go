@@ -178,6 +178,16 @@ func (e *Encoder) Bytes() []byte {
 	return e.buf
 }
 
+// Take completes the batch and gives its memory away; the encoder is then empty and without any.
+func (e *Encoder) Take() []byte {
+	b := e.Bytes()
+	e.buf, e.count = nil, 0
+	return b
+}
+
+// Use gives memory to an encoder that has none, before Reset. What it holds is overwritten.
+func (e *Encoder) Use(b []byte) { e.buf = b }
+
 // putLen4 writes n as a varint stretched to four bytes, so that a length can be filled in after the fact.
 // Protobuf decoders must take varints of up to ten bytes; four hold 256 MiB, far above any Kafka message.
 func putLen4(b []byte, n int) {

@@ -1,0 +1,99 @@
+// The command bench measures weir's agent against a real Kafka: cost of a gigabyte of logs, of idling, and latency.
+// `make bench-agent` runs it on the development stack.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// dataset is Docker json-file logs, and the same lines bare.
+type dataset struct {
+	logs  []string // paths
+	bare  string
+	lines int // messages, each of one or more pieces
+	bytes int64
+}
+
+const pieceBytes = 16 << 10
+
+// makeData writes files of total bytes together: most lines are of about 200 bytes, one in a hundred is over 16 KiB and in
+// pieces, one in a hundred has characters that are escaped or not ASCII. Lines begin with "f=<file> n=<number> ".
+func makeData(dir string, files int, total int64) (d dataset, err error) {
+	r := rand.New(rand.NewPCG(1, 2))
+	bare, err := os.Create(filepath.Join(dir, "bare.txt"))
+	if err != nil {
+		return d, err
+	}
+	bareOut := bufio.NewWriterSize(bare, 1<<20)
+	d.bare = bare.Name()
+	words := []string{"request", "accepted", "order", "payment", "retry", "upstream", "timeout=30s", "status=200", "took=12ms", "user", "session", "cache", "miss", "INFO", "worker-7", "ledger", "posted"}
+	for f := range files {
+		path := filepath.Join(dir, fmt.Sprintf("c%04d-json.log", f))
+		out, err := os.Create(path)
+		if err != nil {
+			return d, err
+		}
+		w := bufio.NewWriterSize(out, 1<<20)
+		d.logs = append(d.logs, path)
+		at := time.Date(2026, 11, 1, 0, 0, f, 0, time.UTC)
+		var size int64
+		for n := 0; size < total/int64(files); n++ {
+			line := fmt.Appendf(nil, "f=%d n=%d %s req=%016x user=%d ", f, n, at.Format("2006-01-02T15:04:05.000Z"), r.Uint64(), r.IntN(1e6))
+			want := 120 + r.IntN(160)
+			if n%100 == 57 {
+				want = 16_500 + r.IntN(24_000)
+			}
+			for len(line) < want {
+				line = append(append(line, words[r.IntN(len(words))]...), ' ')
+			}
+			if n%100 == 13 {
+				line = append(line, "quote \" tab \t 支付失败 é"...)
+			}
+			line = append(line, '\n')
+			if _, err := bareOut.Write(line); err != nil {
+				return d, err
+			}
+			for len(line) > 0 {
+				k := min(len(line), pieceBytes)
+				at = at.Add(time.Duration(r.IntN(200_000)))
+				written, err := writePiece(w, line[:k], "stdout", at)
+				if err != nil {
+					return d, err
+				}
+				size += int64(written)
+				line = line[k:]
+			}
+			d.lines++
+		}
+		d.bytes += size
+		if err := w.Flush(); err != nil {
+			return d, err
+		}
+		if err := out.Close(); err != nil {
+			return d, err
+		}
+	}
+	if err := bareOut.Flush(); err != nil {
+		return d, err
+	}
+	return d, bare.Close()
+}
+
+// writePiece writes a line of the json-file driver.
+func writePiece(w interface{ Write([]byte) (int, error) }, text []byte, stream string, at time.Time) (int, error) {
+	b, err := json.Marshal(struct {
+		Log    string    `json:"log"`
+		Stream string    `json:"stream"`
+		Time   time.Time `json:"time"`
+	}{string(text), stream, at.UTC()})
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(append(b, '\n'))
+}

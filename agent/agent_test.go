@@ -2,7 +2,9 @@ package agent
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -274,6 +276,92 @@ func TestLinesAndPieces(t *testing.T) {
 	f.log.write("stderr", "esc \"\\\u00e9\t\n")
 	defer f.start()()
 	f.expect("stdout: one", "stdout: "+long+long+"end", "stderr: between", "stderr: after", " weir.damaged: \x00\x00 not json", "stderr: esc \"\\\u00e9\t")
+}
+
+// compress does to rotated files what Docker does with compress=true.
+func (d *dockerLog) compress(from int, damage bool) {
+	d.t.Helper()
+	for n := from; ; n++ {
+		name := fmt.Sprintf("%s.%d", d.path, n)
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return
+		}
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write(data)
+		_ = z.Close()
+		packed := b.Bytes()
+		if damage {
+			packed = packed[:len(packed)/2]
+		}
+		if err := os.WriteFile(name+".gz", packed, 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.Remove(name); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// rotateCompressed makes room as a rotation does.
+func (d *dockerLog) rotateCompressed() {
+	for n := d.keep; n > 1; n-- {
+		_ = os.Rename(fmt.Sprintf("%s.%d.gz", d.path, n-1), fmt.Sprintf("%s.%d.gz", d.path, n))
+	}
+	d.rotate()
+}
+
+// TestCompressedFiles rotates and compresses while the agent is down, in the middle of a file, and while it reads.
+func TestCompressedFiles(t *testing.T) {
+	f := setup(t)
+	var want []string
+	write := func(n int) {
+		for range n {
+			line := fmt.Sprintf("line %d %x", len(want), sha256.Sum256(fmt.Append(nil, len(want))))
+			want = append(want, "stdout: "+line)
+			f.log.write("stdout", line+"\n")
+		}
+	}
+	write(10)
+	stop := f.start()
+	f.expect(want...)
+	stop()
+	write(10) // the agent goes on in the middle of a file that is packed by then
+	f.log.rotateCompressed()
+	write(10)
+	f.log.rotateCompressed()
+	f.log.compress(1, false)
+	write(10)
+	stop = f.start()
+	f.expect(want...)
+	for range 4 { // packed while it is being read
+		write(5)
+		f.log.rotateCompressed()
+		write(5)
+		f.log.compress(1, false)
+	}
+	f.expect(want...)
+	stop()
+	if names := fmt.Sprint(f.out.eventNames()); strings.Contains(names, schema.EventLoss) {
+		t.Errorf("events: %s", names)
+	}
+}
+
+func TestDamagedCompressedFile(t *testing.T) {
+	f := setup(t)
+	for i := range 200 {
+		f.log.write("stdout", fmt.Sprintf("old %d %x\n", i, sha256.Sum256(fmt.Append(nil, i))))
+	}
+	f.log.rotateCompressed()
+	f.log.compress(1, true)
+	f.log.write("stdout", "new\n")
+	defer f.start()()
+	f.await("the new line", func() bool { return f.out.bodies()["stdout: new"] == 1 })
+	f.await("the loss record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventLoss) })
+	if n := len(f.out.bodies()); n < 50 || n > 150 {
+		t.Errorf("%d records of a file that was cut in half", n)
+	}
 }
 
 func TestTruncation(t *testing.T) {

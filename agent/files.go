@@ -2,10 +2,13 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,11 +25,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errNoLine = errors.New("the file has no whole line yet")
 
-// incarnationOf names an open log file by its first line.
-func incarnationOf(f *os.File) (schema.Incarnation, error) {
+// incarnationOf names a log file by its first line, which begins what r reads.
+func incarnationOf(r io.Reader) (schema.Incarnation, error) {
 	buf := make([]byte, 4<<10)
 	for n := 0; ; {
-		m, err := f.ReadAt(buf[n:], int64(n))
+		m, err := io.ReadFull(r, buf[n:])
 		if end := bytes.IndexByte(buf[n:n+m], '\n'); end >= 0 {
 			first := buf[:n+end+1]
 			inc := schema.Incarnation{Print: crc32.Checksum(first, castagnoli)}
@@ -40,10 +43,10 @@ func incarnationOf(f *os.File) (schema.Incarnation, error) {
 		switch {
 		case n >= maxLineBytes: // not a log; its head stands for its first line
 			return schema.Incarnation{Print: crc32.Checksum(buf[:n], castagnoli)}, nil
-		case err != nil && !errors.Is(err, io.EOF):
-			return schema.Incarnation{}, err
-		case m == 0 || err != nil:
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 			return schema.Incarnation{}, errNoLine
+		case err != nil:
+			return schema.Incarnation{}, err
 		}
 		buf = append(buf, make([]byte, len(buf))...)
 	}
@@ -51,11 +54,44 @@ func incarnationOf(f *os.File) (schema.Incarnation, error) {
 
 // logFile is one physical file of a log, open.
 type logFile struct {
-	f   *os.File
-	inc schema.Incarnation
+	f      *os.File
+	inc    schema.Incarnation
+	first  schema.Incarnation // inc before its start was raised: what the first line alone says
+	packed bool               // f is gzipped: unpack gives what is to be read
 }
 
-// chain opens the files of a log, oldest first: path.N … path.1, path. Each incarnation's Start is raised above its predecessor's
+const packedSuffix = ".gz"
+
+// head reads a file from its start, unpacked where it is packed.
+func head(f *os.File, packed bool) (io.Reader, error) {
+	r := io.NewSectionReader(f, 0, 1<<62)
+	if !packed {
+		return r, nil
+	}
+	return gzip.NewReader(r)
+}
+
+// unpack writes a gzipped file's content into a file without a name in dir, so that offsets in it are those that the
+// log had before Docker compressed it. A damaged file gives what could be read before the damage, and says so.
+func unpack(f *os.File, dir string) (out *os.File, damage, err error) {
+	if out, err = os.CreateTemp(dir, "unpacked-*"); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Remove(out.Name()); err != nil {
+		return nil, nil, errors.Join(err, out.Close())
+	}
+	r, damage := head(f, true)
+	if damage == nil {
+		_, damage = io.Copy(out, r)
+	}
+	var disk *fs.PathError
+	if errors.As(damage, &disk) { // reading or writing failed, not the content
+		return nil, nil, errors.Join(damage, out.Close())
+	}
+	return out, damage, nil
+}
+
+// chain opens the files of a log, oldest first: path.N … path.1, path, of which the numbered ones may be gzipped. Each incarnation's Start is raised above its predecessor's
 // where the clock stood still or stepped back. A file without a whole line is left out. The caller closes what it does not use.
 func chain(path string) (files []logFile, err error) {
 	for {
@@ -112,24 +148,30 @@ func openAll(found []named) (files []logFile, err error) {
 			closeAll(files)
 			return nil, err
 		}
-		inc, err := incarnationOf(f)
+		file := logFile{f: f, packed: strings.HasSuffix(n.name, packedSuffix)}
+		r, err := head(f, file.packed)
+		if err == nil {
+			file.first, err = incarnationOf(r)
+		}
 		if err != nil {
 			f.Close()
-			if errors.Is(err, errNoLine) {
+			if errors.Is(err, errNoLine) || file.packed { // damaged from its start: it cannot even be named
 				continue
 			}
 			closeAll(files)
 			return nil, fmt.Errorf("read %s: %w", n.name, err)
 		}
-		if n := len(files); n > 0 && inc.Start <= files[n-1].inc.Start {
-			inc.Start = files[n-1].inc.Start + 1
+		file.inc = file.first
+		if n := len(files); n > 0 && file.inc.Start <= files[n-1].inc.Start {
+			file.inc.Start = files[n-1].inc.Start + 1
 		}
-		files = append(files, logFile{f, inc})
+		files = append(files, file)
 	}
 	return files, nil
 }
 
-// rotated lists path.N, highest N (oldest) first.
+// rotated lists path.N or path.N.gz, highest N (oldest) first. While Docker compresses a file both are there, and the packed
+// one is not whole.
 func rotated(path string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if errors.Is(err, os.ErrNotExist) {
@@ -145,12 +187,14 @@ func rotated(path string) ([]string, error) {
 	var found []numbered
 	for _, e := range entries {
 		if tail, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok {
-			if n, err := strconv.Atoi(tail); err == nil && n > 0 {
+			if n, err := strconv.Atoi(strings.TrimSuffix(tail, packedSuffix)); err == nil && n > 0 {
 				found = append(found, numbered{n, filepath.Join(filepath.Dir(path), e.Name())})
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b numbered) int { return b.n - a.n })
+	// Of one number the plain one comes first, since its name is shorter, and is kept.
+	slices.SortFunc(found, func(a, b numbered) int { return cmp.Or(b.n-a.n, len(a.name)-len(b.name)) })
+	found = slices.CompactFunc(found, func(a, b numbered) bool { return a.n == b.n })
 	var names []string
 	for _, f := range found {
 		names = append(names, f.name)
@@ -164,11 +208,15 @@ func closeAll(files []logFile) {
 	}
 }
 
-func sameFile(a, b *os.File) bool {
-	x, err := a.Stat()
-	if err != nil {
-		return false
+// indexOf finds the file that is being read among a log's files: f itself, or, when it was compressed meanwhile, the one with
+// its first line; -1 when it is gone.
+func indexOf(files []logFile, f *os.File, first schema.Incarnation) int {
+	if info, err := f.Stat(); err == nil {
+		for i := range files {
+			if other, err := files[i].f.Stat(); err == nil && os.SameFile(info, other) {
+				return i
+			}
+		}
 	}
-	y, err := b.Stat()
-	return err == nil && os.SameFile(x, y)
+	return slices.IndexFunc(files, func(l logFile) bool { return l.packed && l.first == first })
 }

@@ -45,11 +45,13 @@ type source struct {
 	path     string
 	resource []schema.Attr
 
-	file   *os.File
-	inc    schema.Incarnation
-	offset int64 // next byte to read
-	queue  []*piece
-	skip   [3]schema.Position
+	file      *os.File
+	inc       schema.Incarnation
+	firstLine schema.Incarnation // of file, from its first line alone
+	damage    error              // why file, unpacked, is shorter than it was
+	offset    int64              // next byte to read
+	queue     []*piece
+	skip      [3]schema.Position
 
 	enc      schema.Encoder
 	encInc   schema.Incarnation
@@ -154,8 +156,25 @@ func (s *source) open(ctx context.Context) error {
 		}
 		s.resumeAt = nil
 	}
-	s.file, s.inc = files[at].f, files[at].inc
+	return s.enter(files, at, s.offset)
+}
+
+// enter begins to read one of a log's files at an offset, and closes the others.
+func (s *source) enter(files []logFile, at int, offset int64) error {
+	next := files[at]
 	closeAll(slices.Delete(files, at, at+1))
+	if next.packed {
+		plain, damage, err := unpack(next.f, s.a.cfg.StateDir)
+		next.f.Close()
+		if err != nil {
+			return fmt.Errorf("unpack a rotated file of %s into agent.state_dir: %w", s.name, err)
+		}
+		next.f, s.damage = plain, damage
+	}
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.file, s.inc, s.firstLine, s.offset = next.f, next.inc, next.first, offset
 	return nil
 }
 
@@ -378,7 +397,7 @@ func (s *source) rotate(ctx context.Context, now time.Time) (moved bool, err err
 	if err != nil {
 		return false, fmt.Errorf("look for the file after a rotated one of %s: %w", s.name, err)
 	}
-	at := 1 + slices.IndexFunc(files, func(f logFile) bool { return sameFile(f.f, s.file) }) // 0: ours is deleted, all there are newer
+	at := 1 + indexOf(files, s.file, s.firstLine) // 0: ours is deleted, all there are newer
 	if at >= len(files) {
 		closeAll(files)
 		return false, nil // the new file has no line yet
@@ -387,13 +406,12 @@ func (s *source) rotate(ctx context.Context, now time.Time) (moved bool, err err
 		closeAll(files)
 		return false, err
 	}
-	next := files[at]
-	closeAll(slices.Delete(files, at, at+1))
-	if next.inc.Start <= s.inc.Start {
-		next.inc.Start = s.inc.Start + 1
+	if files[at].inc.Start <= s.inc.Start {
+		files[at].inc.Start = s.inc.Start + 1
 	}
-	s.file.Close()
-	s.file, s.inc, s.offset = next.f, next.inc, 0
+	if err := s.enter(files, at, 0); err != nil {
+		return false, err
+	}
 	resume := s.resume()
 	for inc := range s.ends { // forget files that nothing can start in any more
 		if inc.Compare(resume.Incarnation) < 0 && (s.enc.Count() == 0 || inc.Compare(s.encInc) < 0) {
@@ -418,7 +436,7 @@ func (s *source) leave(ctx context.Context, now time.Time, last bool) error {
 		s.bytes += int64(n)
 	}
 	s.ends[s.inc] = s.offset
-	if last {
+	if last || s.damage != nil {
 		for _, p := range s.queue {
 			if !p.done {
 				p.done, p.partial = true, true
@@ -428,7 +446,18 @@ func (s *source) leave(ctx context.Context, now time.Time, last bool) error {
 			return err
 		}
 	}
-	return nil
+	if s.damage == nil {
+		return nil
+	}
+	if err := s.sealIfDue(ctx, now, true); err != nil {
+		return err
+	}
+	s.a.log.Error("a compressed log file is damaged; what follows in it is lost", "source", s.name, "offset", s.offset, "err", s.damage)
+	at := schema.Position{Incarnation: s.inc, Offset: s.offset}
+	s.damage = nil
+	s.offset++
+	s.ends[s.inc] = s.offset
+	return s.lose(ctx, at, schema.Position{Incarnation: s.inc, Offset: s.offset}, "damaged_file", "a compressed log file is damaged from here on")
 }
 
 // close sends the last batch and the record that says that the source is complete.

@@ -114,7 +114,7 @@ func startContainers(t *testing.T, img testcontainers.FromDockerfile, prefix str
 			Name: fmt.Sprintf("%s%d", prefix, i), Env: env, Labels: map[string]string{"weir.app": "e2e", "weir.e2e": "1"},
 			HostConfigModifier: func(h *container.HostConfig) {
 				h.NetworkMode = "none"
-				h.LogConfig = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m", "max-file": "50"}}
+				h.LogConfig = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m", "max-file": "50", "compress": fmt.Sprint(i%2 == 1)}}
 			}}}
 		if i == 0 {
 			req.FromDockerfile = img

@@ -109,6 +109,9 @@ func frame(text []byte) bool {
 		return false
 	}
 	text = text[3:]
+	if call(text) {
+		return true
+	}
 	if ends(text, " {") {
 		text = text[:len(text)-2]
 	}
@@ -120,10 +123,13 @@ func frame(text []byte) bool {
 	if has(text, "async ") {
 		text = text[6:]
 	}
-	if n := bytes.IndexByte(text, ' '); n >= 0 {
-		return bytes.IndexByte(text[:n], '(') > 0
-	}
-	return bytes.IndexByte(text, '(') > 0 || numbered(text) && bytes.IndexByte(text, '/') >= 0
+	return call(text) || numbered(text) && bytes.IndexByte(text, '/') >= 0
+}
+
+// call says whether a text's first word has a parenthesis within.
+func call(text []byte) bool {
+	open := bytes.IndexByte(text, '(')
+	return open > 0 && bytes.IndexByte(text[:open], ' ') < 0
 }
 
 // place says whether the text in a Node frame's parentheses is one.

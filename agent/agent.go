@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/agent/parse"
+	"weir/agent/redact"
 	"weir/ingest"
 	"weir/schema"
 )
@@ -45,6 +47,14 @@ type Agent struct {
 	text  []byte
 	attrs []schema.Attr
 	piece piece
+
+	fields   parse.Fields
+	redactor *redact.Redactor
+	looksFor string // kinds of secrets, as records say it
+	redacted []byte
+	counts   []int // by kind, of one body
+	secrets  []prometheus.Counter
+	joiners  map[string]joining // by app or label
 }
 
 type command struct {
@@ -79,6 +89,9 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 16),
 		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
+	if err := a.prepare(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
 	return a, nil
 }
 
@@ -223,6 +236,7 @@ func (a *Agent) resume(name string, s saved) {
 		src.resource = append(src.resource, schema.String(k, v))
 	}
 	slices.SortFunc(src.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
+	a.configure(src)
 	a.sources[name] = src
 	a.m.sources.Inc()
 }
@@ -274,6 +288,7 @@ func (a *Agent) obey(c command) {
 // follows adds a source.
 func (a *Agent) follows(c container) *source {
 	s := &source{a: a, name: a.sourceName(c.id), path: c.path, added: time.Now(), ends: map[schema.Incarnation]int64{}, resource: a.resource(c)}
+	a.configure(s)
 	a.sources[s.name] = s
 	a.m.sources.Inc()
 	return s
@@ -298,6 +313,9 @@ func (a *Agent) resource(c container) []schema.Attr {
 		if f[1] != "" {
 			attrs = append(attrs, schema.String(f[0], f[1]))
 		}
+	}
+	if a.looksFor != "" {
+		attrs = append(attrs, schema.String(schema.AttrRedaction, a.looksFor))
 	}
 	for k, v := range c.labels {
 		attrs = append(attrs, schema.String(schema.LabelPrefix+k, v))

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/agent/multiline"
 	"weir/ingest"
 	"weir/schema"
 )
@@ -166,11 +167,15 @@ type dockerLog struct {
 	path string
 	now  int64
 	keep int
+	live bool // the lines have the time of day
 }
 
 func (d *dockerLog) write(stream, log string) {
 	d.t.Helper()
 	d.now += 1000
+	if d.live {
+		d.now = max(d.now, time.Now().UnixNano())
+	}
 	b, _ := json.Marshal(struct {
 		Log    string    `json:"log"`
 		Stream string    `json:"stream"`
@@ -437,6 +442,82 @@ func TestRandomCrashes(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// TestRandomCrashesWithTraces does the same with lines that are joined. The cuts wanted are those of a joiner that reads each
+// stream in one go, from the timestamps in the log.
+func TestRandomCrashesWithTraces(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(seed, 11))
+			f := setup(t)
+			f.log.keep, f.log.live = 1000, true
+			f.cfg.BatchBytes = 2 << 10
+			cfg := multiline.DefaultConfig()
+			cfg.MaxGap, cfg.MaxLines = 400*time.Millisecond, 20
+			f.cfg.Multiline = map[string]multiline.Config{"shop": cfg}
+			joiner, err := multiline.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []string
+			states, last := map[string]*multiline.State{"stdout": {}, "stderr": {}}, map[string]int{"stdout": -1, "stderr": -1}
+			write := func(stream, line string) {
+				for rest := line + "\n"; rest != ""; {
+					piece := rest[:min(len(rest), 200)]
+					f.log.write(stream, piece)
+					rest = rest[len(piece):]
+				}
+				if joiner.Continues(states[stream], []byte(line), f.log.now) && last[stream] >= 0 {
+					want[last[stream]] += "\n" + line
+					return
+				}
+				want = append(want, stream+": "+line)
+				last[stream] = len(want) - 1
+			}
+			stop := f.start()
+			for n := range 120 {
+				stream := []string{"stdout", "stderr"}[r.IntN(2)]
+				write(stream, fmt.Sprintf("2026-11-25 12:00:00 ERROR request %d failed %s", n, strings.Repeat("x", r.IntN(400))))
+				if r.IntN(2) == 0 {
+					write(stream, fmt.Sprintf("java.lang.IllegalStateException: number %d", n))
+					for i := range r.IntN(30) {
+						write(stream, fmt.Sprintf("\tat com.bank.Ledger.post%d_%d(Ledger.java:%d)", n, i, i))
+						if r.IntN(40) == 0 {
+							f.log.rotate()
+						}
+					}
+				}
+				switch r.IntN(12) {
+				case 0:
+					f.out.mu.Lock()
+					f.out.hold = true
+					f.out.mu.Unlock()
+					stop()
+					f.out.mu.Lock()
+					f.out.hold = false
+					f.out.mu.Unlock()
+					if r.IntN(3) == 0 {
+						_ = os.Remove(filepath.Join(f.cfg.StateDir, checkpointName))
+					}
+					stop = f.start()
+				case 1:
+					time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+				}
+			}
+			f.expect(want...)
+			stop()
+		})
+	}
+}
+
+func TestSecretsDoNotLeaveTheAgent(t *testing.T) {
+	f := setup(t)
+	f.log.write("stdout", "paid with 4111 1111 1111 1111 by bob\n")
+	f.log.write("stdout", "plain\n")
+	defer f.start()()
+	f.expect("stdout: paid with [redacted:card:1111] by bob", "stdout: plain")
 }
 
 func TestRemovedContainerIsReadToItsEnd(t *testing.T) {

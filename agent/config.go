@@ -9,8 +9,14 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
+
+	"weir/agent/multiline"
+	"weir/agent/redact"
 )
 
 // Config of the agent.
@@ -27,6 +33,9 @@ type Config struct {
 	Poll           time.Duration `yaml:"poll"`          // between looks at a file that had nothing new; grows tenfold while it stays idle
 	MaxRecordBytes int           `yaml:"max_record_bytes"`
 	StopTimeout    time.Duration `yaml:"stop_timeout"` // wait for acknowledgements at a stop
+
+	Redact    redact.Config               `yaml:"redact"`
+	Multiline map[string]multiline.Config `yaml:"multiline"` // by app; "*" for the others. A container's label weir.multiline goes before it. None: every line is a record
 }
 
 // DefaultConfig reads this host's engine.
@@ -34,7 +43,7 @@ func DefaultConfig() Config {
 	node, _ := os.Hostname()
 	return Config{Node: node, StateDir: "/var/lib/weir/agent",
 		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
-		BatchBytes: 256 << 10, Linger: 200 * time.Millisecond, Poll: 100 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second}
+		BatchBytes: 256 << 10, Linger: 200 * time.Millisecond, Poll: 100 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
 }
 
 // Validate joins what is wrong, each with its key.
@@ -52,5 +61,37 @@ func (c Config) Validate() error {
 	bad(c.Linger <= 0, "linger: must be above zero")
 	bad(c.Poll < time.Millisecond, "poll: must be at least 1ms")
 	bad(c.StopTimeout <= 0, "stop_timeout: must be above zero")
+	for _, line := range lines(c.Redact.Validate()) {
+		errs = append(errs, fmt.Errorf("redact.%s", line))
+	}
+	for _, app := range slices.Sorted(maps.Keys(c.Multiline)) {
+		for _, line := range lines(withDefaults(c.Multiline[app]).Validate()) {
+			errs = append(errs, fmt.Errorf("multiline.%s.%s", app, line))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// secretKinds lists what is redacted, by the names that replacements bear.
+func (c Config) secretKinds() (kinds []string) {
+	for _, k := range []struct {
+		on   bool
+		name string
+	}{{c.Redact.Cards, "card"}, {c.Redact.ResidentIDs, "resident_id"}, {c.Redact.Phones, "phone"}, {c.Redact.Tokens, "token"}, {c.Redact.URLPasswords, "url_password"}} {
+		if k.on {
+			kinds = append(kinds, k.name)
+		}
+	}
+	for _, p := range c.Redact.Patterns {
+		kinds = append(kinds, p.Name)
+	}
+	return kinds
+}
+
+// lines divides a joined error.
+func lines(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return strings.Split(err.Error(), "\n")
 }

@@ -8,7 +8,7 @@ import (
 type metrics struct {
 	read, records, damaged, reconnects, checkpointErrors prometheus.Counter
 	sources, lag                                         prometheus.Gauge
-	lost, unsupported                                    *prometheus.CounterVec
+	lost, unsupported, redacted                          *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -30,6 +30,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		checkpointErrors: counter("weir_agent_checkpoint_errors_total", "Checkpoints that could not be written."),
 		sources:          gauge("weir_agent_sources", "Container logs followed."),
 		lag:              gauge("weir_agent_lag_bytes", "Bytes of open log files that are not read yet."),
+		redacted:         vec("weir_agent_redacted_total", "Secrets replaced in bodies, by kind.", "kind"),
 		lost:             vec("weir_agent_lost_total", "Loss records written, by reason.", "reason"),
 		unsupported:      vec("weir_agent_unsupported_containers_total", "Containers whose log driver keeps no json-file log, by driver.", "driver"),
 	}

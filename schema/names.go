@@ -32,6 +32,8 @@ const (
 	AttrTruncated  = "weir.truncated"   // bool: the record was cut at the size limit
 	AttrPartial    = "weir.partial"     // bool: the stream ended before the line did
 	AttrDamaged    = "weir.damaged"     // bool: the line was not what the driver writes; the body is its raw bytes
+	AttrRedacted   = "weir.redacted"    // int: how many secrets were replaced in the body
+	AttrRedaction  = "weir.redaction"   // resource: the kinds of secrets that were looked for
 	AttrLossReason = "weir.loss.reason" // why the range is gone
 	AttrLossFrom   = "weir.loss.from"   // position
 	AttrLossTo     = "weir.loss.to"     // position, or "unknown"

@@ -231,14 +231,14 @@ func TestObjects(t *testing.T) {
 		return "{" + b.String() + blank() + "}"
 	}
 	accepted := 0
-	for range 50000 {
+	for range 10000 {
 		body := []byte(blank() + object(0) + blank())
 		if _, ok := members(body); ok {
 			accepted++
 		}
 		compare(t, body)
 	}
-	if accepted < 20000 {
-		t.Errorf("encoding/json accepts only %d of the objects", accepted)
+	if accepted < 4000 {
+		t.Errorf("encoding/json accepts only %d of 10000 objects", accepted)
 	}
 }

@@ -33,9 +33,14 @@ var leads = [256]bool{'l': true, 's': true, 'm': true}
 // text finds the level of plain text: a whole word in capitals, a word in brackets, or the value of a key such as
 // level. A word in a sentence is no level.
 func text(b []byte, f *Fields) {
-	var head [window]byte
-	copy(head[:], b)
-	letters, capitals := classify(&head)
+	var room [window]byte
+	head := &room
+	if len(b) >= window {
+		head = (*[window]byte)(b)
+	} else {
+		copy(room[:], b)
+	}
+	letters, capitals := classify(head)
 	for m := letters &^ (letters << 1); m != 0; m &= m - 1 {
 		i := bits.TrailingZeros64(m)
 		if capitals>>i&1 == 0 && !leads[head[i]] && (i == 0 || head[i-1] != '[' && head[i-1] != '<') {

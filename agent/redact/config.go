@@ -51,7 +51,10 @@ const (
 
 var builtinKinds = []string{"card", "resident_id", "phone", "token", "url_password"}
 
-// patternName keeps names to what isMarker recognises in replacement text.
+// maxKindLen is the length in bytes of the longest name of a kind.
+const maxKindLen = 40
+
+// patternName keeps names free of what has a meaning around replacement text.
 var patternName = regexp.MustCompile(`^[a-z0-9_]{1,40}$`)
 
 // DefaultConfig hides cards, tokens and URL passwords. Resident ids and phones

@@ -87,12 +87,7 @@ func isAccessKey(key []byte) bool {
 
 // endsAuthority holds the bytes at which the authority of a URL ends (RFC
 // 3986), and those that a URL in text does not contain.
-var endsAuthority = func() (ends [256]bool) {
-	for _, c := range []byte("/?# \t\r\n\"'`<>\\") {
-		ends[c] = true
-	}
-	return ends
-}()
+var endsAuthority = byteSet("/?# \t\r\n\"'`<>\\")
 
 // url records the password of the URL whose authority begins at start.
 func (s *scan) url(start int) {

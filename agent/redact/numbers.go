@@ -21,7 +21,7 @@ func isHex(c byte) bool { return isDigit(c) || c|0x20-'a' < 6 }
 // none and skips the rest of the body.
 func (s *scan) numbers() {
 	b, shortest := s.body, shortestCard
-	if s.kinds.Phones {
+	if s.cfg.Phones {
 		shortest = shortestPhone
 	}
 	low := 0 // End of the last stretch: nothing before it is looked at again.
@@ -97,17 +97,17 @@ func (s *scan) stretch(start, end int) {
 // numberAt records the secret that begins with the run of digits
 // body[start:end], and returns the end of the secret, or 0.
 func (s *scan) numberAt(start, end int) int {
-	if s.kinds.ResidentIDs {
+	if s.cfg.ResidentIDs {
 		if idEnd := s.residentID(start, end); idEnd > 0 {
 			return idEnd
 		}
 	}
-	if s.kinds.Cards {
+	if s.cfg.Cards {
 		if cardEnd := s.card(start, end); cardEnd > 0 {
 			return cardEnd
 		}
 	}
-	if s.kinds.Phones && s.mobile(start, end) {
+	if s.cfg.Phones && s.mobile(start, end) {
 		return end
 	}
 	return 0

@@ -11,7 +11,7 @@ func (s *scan) pattern(re *regexp.Regexp, kind int) {
 	if !re.Match(s.body) {
 		return
 	}
-	markers := findMarkers(s.body)
+	markers := s.findMarkers()
 	for _, match := range re.FindAllSubmatchIndex(s.body, -1) {
 		start, end := match[0], match[1]
 		if len(match) > 2 {
@@ -27,15 +27,16 @@ func (s *scan) pattern(re *regexp.Regexp, kind int) {
 	}
 }
 
-// findMarkers returns start and end of all replacement text in b.
-func findMarkers(b []byte) (markers [][2]int) {
+// findMarkers returns start and end of all replacement text in the body.
+func (s *scan) findMarkers() (markers [][2]int) {
+	b := s.body
 	for i := 0; ; {
 		n := bytes.Index(b[i:], []byte(markerPrefix))
 		if n < 0 {
 			return markers
 		}
 		i += n
-		if length := markerLen(b[i:]); length > 0 {
+		if length := s.markerLen(b[i:]); length > 0 {
 			markers = append(markers, [2]int{i, i + length})
 		}
 		i += len(markerPrefix)

@@ -41,7 +41,7 @@ func (r *Redactor) Kinds() []string { return slices.Clone(r.kinds) }
 // becomes a string. Time is linear in len(body) for the built-in kinds, and
 // redacting the result again changes nothing more.
 func (r *Redactor) Redact(dst, body []byte, counts []int) (out []byte, changed bool) {
-	s := scan{body: body, kinds: &r.cfg}
+	s := scan{Redactor: r, body: body}
 	if r.cfg.Cards || r.cfg.ResidentIDs || r.cfg.Phones {
 		s.numbers()
 	}
@@ -62,7 +62,7 @@ func (r *Redactor) Redact(dst, body []byte, counts []int) (out []byte, changed b
 	if s.found == nil {
 		return body, false
 	}
-	out = s.replace(dst[:0], r.kinds, counts)
+	out = s.replace(dst[:0], counts)
 	if cap(*s.found) <= mostPooledSpans {
 		spanPool.Put(s.found)
 	}
@@ -85,8 +85,8 @@ var spanPool = sync.Pool{New: func() any { return new([]span) }}
 
 // scan is the work on one body.
 type scan struct {
+	*Redactor
 	body  []byte
-	kinds *Config
 	found *[]span // Taken from spanPool by the first find.
 	json  jsonState
 }

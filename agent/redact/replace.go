@@ -10,7 +10,7 @@ import (
 const markerPrefix = "[redacted:"
 
 // replace appends the body to out with every found span replaced.
-func (s *scan) replace(out []byte, kinds []string, counts []int) []byte {
+func (s *scan) replace(out []byte, counts []int) []byte {
 	spans := *s.found
 	slices.SortFunc(spans, outermostFirst)
 	s.quoteNumbers(spans)
@@ -22,7 +22,7 @@ func (s *scan) replace(out []byte, kinds []string, counts []int) []byte {
 			sp.end = max(sp.end, spans[i].end)
 		}
 		out = append(out, s.body[done:sp.start]...)
-		out = appendMarker(out, sp, kinds[sp.kind])
+		out = appendMarker(out, sp, s.kinds[sp.kind])
 		done = sp.end
 		if counts != nil {
 			counts[sp.kind]++
@@ -55,18 +55,27 @@ func appendMarker(out []byte, sp span, kind string) []byte {
 }
 
 // markerLen returns the length of the replacement text that b begins with, or
-// 0. Values that are already replaced are left alone on the strength of it.
-func markerLen(b []byte) int {
-	if !bytes.HasPrefix(b, []byte(markerPrefix)) {
+// 0. Values that are already replaced are left alone on the strength of it, so
+// it takes nothing for replacement text but what replace writes.
+func (s *scan) markerLen(b []byte) int {
+	rest, ok := bytes.CutPrefix(b, []byte(markerPrefix))
+	if !ok {
 		return 0
 	}
-	for i := len(markerPrefix); i < len(b) && i < len(markerPrefix)+64; i++ {
-		c := b[i]
-		switch {
-		case c == ']':
-			return i + 1
-		case c != '_' && c != ':' && !isDigit(c) && (c < 'a' || c > 'z'):
+	kind, _, ok := bytes.Cut(rest[:min(len(rest), maxKindLen+1)], []byte("]"))
+	if !ok {
+		return 0
+	}
+	length := len(markerPrefix) + len(kind) + 1
+	if four, isCard := bytes.CutPrefix(kind, []byte("card:")); isCard {
+		if len(four) != 4 || slices.ContainsFunc(four, func(c byte) bool { return !isDigit(c) }) {
 			return 0
+		}
+		return length
+	}
+	for i, known := range s.kinds {
+		if i != kindCard && string(kind) == known {
+			return length
 		}
 	}
 	return 0

@@ -14,12 +14,7 @@ const (
 // mayEndKey holds the bytes that can stand before the colon or equals sign of
 // a secret's key: the last letters of the words in classify, and what may come
 // in between. It turns most signs away at the cost of one load.
-var mayEndKey = func() (may [256]bool) {
-	for _, c := range []byte("dtnyDTNY \t\"'") {
-		may[c] = true
-	}
-	return may
-}()
+var mayEndKey = byteSet("dtnyDTNY \t\"'")
 
 // classify looks at the end of key only, so that db_password and accessToken
 // count too. Letter case does not matter.
@@ -85,10 +80,10 @@ func (s *scan) colons() {
 		switch {
 		case i < 2:
 		case i+1 < len(b) && b[i] == '/' && b[i+1] == '/':
-			if s.kinds.URLPasswords {
+			if s.cfg.URLPasswords {
 				s.url(i + 2)
 			}
-		case s.kinds.Tokens && mayEndKey[b[i-2]]:
+		case s.cfg.Tokens && mayEndKey[b[i-2]]:
 			i = s.member(i)
 		}
 	}

@@ -38,6 +38,8 @@ func TestTokens(t *testing.T) {
 		`{"password" : "a","secret":"b"}`:        `{"password" : "[redacted:token]","secret":"[redacted:token]"}`,
 		`{"api_key":"a","dbPwd":""}`:             `{"api_key":"[redacted:token]","dbPwd":""}`,
 		`{'password': 'a b'}`:                    `{'password': '[redacted:token]'}`,
+		`pwd='a\'b'`:                             `pwd='[redacted:token]'`,
+		"pwd='a\\\nb'":                           "pwd='[redacted:token]\nb'",
 		`pwd=a\nb`:                               `pwd=[redacted:token]`,
 		"token=[redacted:token] x":               "token=[redacted:token] x",
 	})

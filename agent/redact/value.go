@@ -34,7 +34,7 @@ func (s *scan) quoted(mark byte, slashes, start int) int {
 	} else {
 		end = endOfSingleQuoted(s.body, start)
 	}
-	if value := s.body[start:end]; len(value) > 0 && markerLen(value) != len(value) {
+	if value := s.body[start:end]; len(value) > 0 && s.markerLen(value) != len(value) {
 		s.addSecret(start, end, kindToken)
 	}
 	return end
@@ -67,36 +67,25 @@ func endOfQuoted(b []byte, start, level int) int {
 	return len(b)
 }
 
-// endOfSingleQuoted is endOfQuoted for the marks of Python and shells. A
-// double mark ends the text too, as it may end a JSON string around it.
-func endOfSingleQuoted(b []byte, start int) int {
-	for i := start; i < len(b); i++ {
-		switch b[i] {
-		case '\'', '"', '\n':
-			return i
-		case '\\':
-			if i+1 < len(b) && b[i+1] == '"' {
-				return i
-			}
-			i++
-		}
-	}
-	return len(b)
-}
-
 // endsBare holds the bytes at which a value without quotation marks ends, and
-// the backslash, at which it may.
-var endsBare = func() (ends [256]bool) {
-	for _, c := range []byte(" \t\r\n\"'`&,;)]}<>|\\") {
-		ends[c] = true
+// the backslash, at which it may. endsSingle does so for values in the single
+// marks of Python and shells: a double mark may end a JSON string around them.
+var (
+	endsBare   = byteSet(" \t\r\n\"'`&,;)]}<>|\\")
+	endsSingle = byteSet("'\"\n\\")
+)
+
+func byteSet(members string) (set [256]bool) {
+	for _, c := range []byte(members) {
+		set[c] = true
 	}
-	return ends
-}()
+	return set
+}
 
 // bare records the value without quotation marks that begins at start, and
 // returns its end.
 func (s *scan) bare(start int) int {
-	if n := markerLen(s.body[start:]); n > 0 {
+	if n := s.markerLen(s.body[start:]); n > 0 {
 		return start + n
 	}
 	end := s.endOfBare(start)
@@ -108,31 +97,72 @@ func (s *scan) bare(start int) int {
 
 func (s *scan) endOfBare(start int) int {
 	b := s.body
-	for i := start; i < len(b); i++ {
-		if !endsBare[b[i]] {
-			continue
-		}
-		if b[i] != '\\' || s.escapesEnd(i) {
-			return i
-		}
-		if i+1 < len(b) && (b[i+1] == '\\' || !endsBare[b[i+1]]) {
+	for i := start; i < len(b); {
+		switch {
+		case !endsBare[b[i]]:
 			i++
+		case b[i] != '\\':
+			return i
+		default:
+			at, odd, atMark := skipSlashes(b, i)
+			if atMark {
+				return at
+			}
+			if odd && s.escapesEnd(at) {
+				return at - 1
+			}
+			i = at
+			if odd && i < len(b) && !endsBare[b[i]] {
+				i++
+			}
 		}
 	}
 	return len(b)
 }
 
-// escapesEnd reports whether the backslash at i begins an escape of JSON for a
-// character that ends a value. In plain text \n is part of a value.
+func endOfSingleQuoted(b []byte, start int) int {
+	for i := start; i < len(b); {
+		switch {
+		case !endsSingle[b[i]]:
+			i++
+		case b[i] != '\\':
+			return i
+		default:
+			at, odd, atMark := skipSlashes(b, i)
+			if atMark {
+				return at
+			}
+			i = at
+			if odd && i < len(b) && b[i] != '\n' {
+				i++
+			}
+		}
+	}
+	return len(b)
+}
+
+// skipSlashes returns the end of the backslashes at i, and whether their
+// number is odd, so that the last escapes what follows. If a double quotation
+// mark follows, it returns the start of the backslashes that go with the mark:
+// cutting those in two would move the mark to another level.
+func skipSlashes(b []byte, i int) (at int, odd, atMark bool) {
+	for at = i; at < len(b) && b[at] == '\\'; {
+		at++
+	}
+	if at < len(b) && b[at] == '"' {
+		return at - (1<<quoteLevel(at-i) - 1), false, true
+	}
+	return at, (at-i)%2 == 1, false
+}
+
+// escapesEnd reports whether the escape of JSON that a backslash before i
+// begins is for a character that ends a value. In plain text \n is part of it.
 func (s *scan) escapesEnd(i int) bool {
-	rest := s.body[i+1:]
+	rest := s.body[i:]
 	if len(rest) == 0 {
 		return false
 	}
-	switch rest[0] {
-	case '"':
-		return true
-	case 'n', 'r', 't':
+	if rest[0] == 'n' || rest[0] == 'r' || rest[0] == 't' {
 		return s.isJSON()
 	}
 	return bytes.HasPrefix(rest, []byte("u0026"))

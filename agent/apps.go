@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"weir/agent/multiline"
+	"weir/agent/redact"
+	"weir/schema"
+)
+
+// multilineLabel on a container names recognisers, such as "java,go" or "all", or is "off".
+const multilineLabel = "weir.multiline"
+
+// everyApp is the key of agent.multiline that holds for the apps that are not named.
+const everyApp = "*"
+
+// joining is how one app's lines are put together.
+type joining struct {
+	joiner *multiline.Joiner // nil: every line is a record
+	maxGap time.Duration
+}
+
+// prepare compiles what the configuration says of bodies.
+func (a *Agent) prepare() (err error) {
+	if a.redactor, err = redact.New(a.cfg.Redact); err != nil {
+		return fmt.Errorf("redact: %w", err)
+	}
+	a.looksFor = strings.Join(a.cfg.secretKinds(), ",")
+	a.counts = make([]int, len(a.redactor.Kinds()))
+	for _, kind := range a.redactor.Kinds() {
+		a.secrets = append(a.secrets, a.m.redacted.WithLabelValues(kind))
+	}
+	a.joiners = map[string]joining{"label:off": {}}
+	for app, cfg := range a.cfg.Multiline {
+		if a.joiners["app:"+app], err = newJoining(cfg); err != nil {
+			return fmt.Errorf("multiline.%s: %w", app, err)
+		}
+	}
+	return nil
+}
+
+// withDefaults fills in what a configuration of multiline leaves out.
+func withDefaults(c multiline.Config) multiline.Config {
+	d := multiline.DefaultConfig()
+	if len(c.Recognisers) == 0 && c.Start == "" && c.Continue == "" {
+		c.Recognisers = d.Recognisers
+	}
+	if c.MaxLines == 0 {
+		c.MaxLines = d.MaxLines
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = d.MaxBytes
+	}
+	if c.MaxGap == 0 {
+		c.MaxGap = d.MaxGap
+	}
+	return c
+}
+
+func newJoining(c multiline.Config) (joining, error) {
+	c = withDefaults(c)
+	j, err := multiline.New(c)
+	return joining{j, c.MaxGap}, err
+}
+
+// configure finds how the source's lines are joined: by its container's label, by its app, or as for every app.
+func (a *Agent) configure(s *source) {
+	var app, label string
+	for _, attr := range s.resource {
+		switch attr.Key {
+		case schema.AttrApp:
+			app = attr.Str
+		case schema.LabelPrefix + multilineLabel:
+			label = attr.Str
+		}
+	}
+	j, ok := a.joiners["label:"+label]
+	if label != "" && !ok {
+		var err error
+		if j, err = newJoining(multiline.Config{Recognisers: strings.Split(label, ",")}); err != nil {
+			a.log.Warn("a container's label is wrong; its lines are not joined", "source", s.name, "label", multilineLabel, "value", label, "err", err)
+		}
+		a.joiners["label:"+label] = j
+	}
+	if label == "" {
+		if j, ok = a.joiners["app:"+app]; !ok {
+			j = a.joiners["app:"+everyApp]
+		}
+	}
+	s.joiner, s.maxGap = j.joiner, j.maxGap
+}
+
+// redact replaces the secrets of a body, and counts them. The result is valid until the next call.
+func (a *Agent) redact(body []byte) ([]byte, int) {
+	out, changed := a.redactor.Redact(a.redacted[:0], body, a.counts)
+	if !changed {
+		return body, 0
+	}
+	a.redacted = out
+	n := 0
+	for i, count := range a.counts {
+		a.secrets[i].Add(float64(count))
+		n += count
+		a.counts[i] = 0
+	}
+	return out, n
+}

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"weir/ingest"
+	"weir/schema"
+)
+
+// atEnd is called when the file has no further whole line: it looks for a successor, and closes a source whose container is gone.
+func (s *source) atEnd(ctx context.Context, now time.Time) (moved bool, err error) {
+	if ino, err := os.Stat(s.path); err == nil {
+		if mine, err := s.file.Stat(); err == nil && !os.SameFile(ino, mine) {
+			return s.rotate(ctx, now)
+		}
+	}
+	if !s.removed {
+		return false, s.expire(ctx, now)
+	}
+	if err := s.leave(ctx, now, true); err != nil {
+		return false, err
+	}
+	return false, s.close(ctx)
+}
+
+// rotate goes on with the file after this one, once this one is read to its very end.
+func (s *source) rotate(ctx context.Context, now time.Time) (moved bool, err error) {
+	// A line may have been written between our last read and the renaming.
+	if n, err := s.read(ctx, now); err != nil || n > 0 {
+		return n > 0, err
+	}
+	files, err := chain(s.path)
+	if err != nil {
+		return false, fmt.Errorf("look for the file after a rotated one of %s: %w", s.name, err)
+	}
+	at := 1 + indexOf(files, s.file, s.firstLine) // 0: ours is deleted, all there are newer
+	if at >= len(files) {
+		closeAll(files)
+		return false, nil // the new file has no line yet
+	}
+	if err := s.leave(ctx, now, false); err != nil {
+		closeAll(files)
+		return false, err
+	}
+	if files[at].inc.Start <= s.inc.Start {
+		files[at].inc.Start = s.inc.Start + 1
+	}
+	if err := s.enter(files, at, 0); err != nil {
+		return false, err
+	}
+	resume := s.resume()
+	for inc := range s.ends { // forget files that nothing can start in any more
+		if inc.Compare(resume.Incarnation) < 0 && (s.enc.Count() == 0 || inc.Compare(s.encInc) < 0) {
+			delete(s.ends, inc)
+		}
+	}
+	return true, nil
+}
+
+// leave tells what stands behind the last whole line, and at the last file of all also unfinished messages.
+func (s *source) leave(ctx context.Context, now time.Time, last bool) error {
+	rest := make([]byte, maxLineBytes)
+	n, err := s.file.ReadAt(rest, s.offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s at %d: %w", s.path, s.offset, err)
+	}
+	if n > 0 {
+		if err := s.line(ctx, rest[:n], s.offset, int64(n), now); err != nil {
+			return err
+		}
+		s.offset += int64(n)
+		s.bytes += int64(n)
+	}
+	s.ends[s.inc] = s.offset
+	if last || s.damage != nil {
+		if err := s.finish(ctx, now); err != nil {
+			return err
+		}
+	}
+	if s.damage == nil {
+		return nil
+	}
+	if err := s.sealIfDue(ctx, now, true); err != nil {
+		return err
+	}
+	s.a.log.Error("a compressed log file is damaged; what follows in it is lost", "source", s.name, "offset", s.offset, "err", s.damage)
+	at := schema.Position{Incarnation: s.inc, Offset: s.offset}
+	s.damage = nil
+	s.offset++
+	s.ends[s.inc] = s.offset
+	return s.lose(ctx, at, schema.Position{Incarnation: s.inc, Offset: s.offset}, "damaged_file", "a compressed log file is damaged from here on")
+}
+
+// close sends the last batch and the record that says that the source is complete.
+func (s *source) close(ctx context.Context) error {
+	if err := s.sealIfDue(ctx, time.Now(), true); err != nil {
+		return err
+	}
+	end := schema.Position{Incarnation: s.inc, Offset: s.offset}
+	r := schema.Record{EventName: schema.EventSourceClosed, Body: fmt.Sprintf("source complete: %d lines, %d bytes", s.lines, s.bytes),
+		Attrs: []schema.Attr{schema.Int(schema.AttrLines, s.lines), schema.Int(schema.AttrBytes, s.bytes)}}
+	if err := s.tell(ctx, end, schema.Position{Incarnation: end.Incarnation, Offset: end.Offset + 1}, r, true); err != nil {
+		return err
+	}
+	s.told = true
+	if s.file != nil {
+		s.file.Close()
+		s.file = nil
+	}
+	return nil
+}
+
+// vanished is for a removed container of which no file is left.
+func (s *source) vanished(ctx context.Context) error {
+	var from schema.Position
+	if m := s.resumeAt; m != nil {
+		from, s.prev, s.known, s.lines, s.bytes = m.At, m.Prev, m.Known, m.Lines, m.Bytes
+	}
+	s.inc, s.offset = from.Incarnation, from.Offset
+	if s.resumeAt != nil || s.started {
+		if err := s.lose(ctx, from, from, "removed_unread", "the container was removed with its log before the log was read to its end"); err != nil {
+			return err
+		}
+		s.offset++
+	}
+	return s.close(ctx)
+}
+
+// lose records that what follows from in its file is gone; reading goes on at next.
+func (s *source) lose(ctx context.Context, from, next schema.Position, reason, why string) error {
+	s.a.m.lost.WithLabelValues(reason).Inc()
+	s.a.log.Error("log bytes are lost", "source", s.name, "from", from.String(), "reason", reason)
+	r := schema.Record{EventName: schema.EventLoss, Body: why, Severity: 17, SeverityText: "ERROR", Attrs: []schema.Attr{
+		schema.String(schema.AttrLossReason, reason), schema.String(schema.AttrLossFrom, from.String()), schema.String(schema.AttrLossTo, "unknown")}}
+	return s.tell(ctx, from, next, r, false)
+}
+
+// tell sends a record of the agent's own in the source's stream, as a batch of one byte at the given place.
+func (s *source) tell(ctx context.Context, place, at schema.Position, r schema.Record, last bool) error {
+	var e schema.Encoder
+	e.Reset(s.name, place.Incarnation, s.resource)
+	r.Offset, r.Observed = place.Offset, time.Now().UnixNano()
+	e.Append(&r)
+	end := place
+	end.Offset++
+	return s.send(ctx, ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: place, End: end, Prev: s.prev, PrevKnown: s.known, Count: 1, Value: e.Bytes()}, at, last)
+}

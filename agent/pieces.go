@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+	"unsafe"
+
+	"weir/agent/multiline"
+	"weir/schema"
+)
+
+// piece is a record being put together: of pieces of one message, and of the messages that multiline joins.
+type piece struct {
+	start, end schema.Position
+	stream     int
+	body       []byte
+	time       int64 // of its first line
+	last       int64 // of its last line
+	whole      bool  // the message has its end
+	done       bool  // nothing can be added
+	truncated  bool
+	partial    bool
+	damaged    bool
+}
+
+var streams = [...]string{"stdout", "stderr", ""}
+
+func streamIndex(name string) int {
+	switch name {
+	case "stdout":
+		return 0
+	case "stderr":
+		return 1
+	}
+	return 2
+}
+
+// line takes one line of size bytes at offset.
+func (s *source) line(ctx context.Context, b []byte, offset, size int64, now time.Time) error {
+	s.lines++
+	start := schema.Position{Incarnation: s.inc, Offset: offset}
+	end := schema.Position{Incarnation: s.inc, Offset: offset + size}
+	l, text, err := parseLine(b, s.a.text[:0])
+	s.a.text = text
+	if err != nil {
+		if start.Compare(s.skip[2]) < 0 {
+			return nil
+		}
+		s.a.m.damaged.Inc()
+		s.queue = append(s.queue, &piece{start: start, end: end, stream: 2, body: slices.Clone(b), whole: true, done: true, damaged: true})
+		return s.drain(ctx, now)
+	}
+	stream := streamIndex(l.stream)
+	if start.Compare(s.skip[stream]) < 0 {
+		return nil
+	}
+	body, whole := bytes.CutSuffix(l.log, []byte{'\n'})
+	if whole && s.joiner == nil && len(s.queue) == 0 { // the common case: no copy
+		p := &s.a.piece
+		*p = piece{start: start, end: end, stream: stream, time: l.time, body: body}
+		return s.release(ctx, p, now)
+	}
+	open := s.find(stream, func(p *piece) bool { return !p.whole })
+	switch {
+	case open == nil:
+		open = &piece{start: start, end: end, stream: stream, time: l.time, body: slices.Clone(body)}
+		s.queue = append(s.queue, open)
+	case len(open.body)+len(body) > s.a.cfg.MaxRecordBytes:
+		open.whole, open.truncated = true, true
+		s.complete(open)
+		open = &piece{start: start, end: end, stream: stream, time: l.time, body: slices.Clone(body)}
+		s.queue = append(s.queue, open)
+	default:
+		open.body, open.end = append(open.body, body...), end
+	}
+	open.last = l.time
+	if whole {
+		open.whole = true
+		s.complete(open)
+	}
+	return s.drain(ctx, now)
+}
+
+// find returns the first record of a stream that can still grow and that is wanted.
+func (s *source) find(stream int, wanted func(*piece) bool) *piece {
+	for _, p := range s.queue {
+		if p.stream == stream && !p.done && wanted(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// complete decides what becomes of a message that has its end: it is a record, or it continues the one before it.
+func (s *source) complete(p *piece) {
+	if s.joiner == nil {
+		p.done = true
+		return
+	}
+	before := s.find(p.stream, func(o *piece) bool { return o.whole && o != p })
+	state := &s.joining[p.stream]
+	switch continues := s.joiner.Continues(state, p.body, p.last); {
+	case before == nil:
+	case continues && !p.truncated && len(before.body)+1+len(p.body) <= s.a.cfg.MaxRecordBytes:
+		before.body = append(append(before.body, '\n'), p.body...)
+		before.end, before.last = p.end, p.last
+		s.queue = slices.DeleteFunc(s.queue, func(q *piece) bool { return q == p })
+		p = before
+	default:
+		before.done = true
+	}
+	p.done = p.truncated || !s.joiner.Open(state)
+}
+
+// expire ends the records that wait for a continuing line which can no longer come: a line written from now on has a
+// later timestamp than the joiner lets a record span. It must be called only when all of the log is read, so that the
+// cut is the one that the timestamps give, whenever the log is read.
+func (s *source) expire(ctx context.Context, now time.Time) error {
+	if s.joiner == nil || len(s.queue) == 0 {
+		return nil
+	}
+	const slack = time.Second // between a line's timestamp and its writing
+	for _, p := range s.queue {
+		if p.whole && !p.done && now.UnixNano()-p.last > int64(s.maxGap+slack) {
+			p.done = true
+			s.joining[p.stream] = multiline.State{}
+		}
+	}
+	return s.drain(ctx, now)
+}
+
+// drain releases complete records from the head of the queue.
+func (s *source) drain(ctx context.Context, now time.Time) error {
+	for len(s.queue) > 0 && s.queue[0].done {
+		p := s.queue[0]
+		s.queue = s.queue[1:]
+		if err := s.release(ctx, p, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish ends all records as they are, at a place after which nothing can be added to them.
+func (s *source) finish(ctx context.Context, now time.Time) error {
+	for _, p := range s.queue {
+		if !p.done {
+			p.done, p.partial = true, !p.whole
+		}
+	}
+	s.joining = [len(streams)]multiline.State{}
+	return s.drain(ctx, now)
+}
+
+// text views bytes as a string; the encoder copies it before the bytes change.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -41,6 +41,9 @@ type Agent struct {
 	goneIDs []string          // of gone, oldest first
 	foreign map[string]string // containers whose logs another driver keeps: the driver
 
+	watcher *watcher        // nil: there is none
+	watched map[int]*source // by watch descriptor
+
 	buffers chan []byte // of batches that Kafka has
 
 	buf   []byte // shared by all sources: one reads at a time
@@ -86,7 +89,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 16),
+	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 16), watched: map[int]*source{},
 		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
 	if err := a.prepare(); err != nil {
@@ -127,14 +130,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
+// safetyNet is how often a log that is watched is looked at all the same.
+const safetyNet = 10 * time.Second
+
 // read is the reading loop. It returns when ctx ends.
 func (a *Agent) read(ctx, sending context.Context) {
+	woken := a.watch(ctx)
 	saveAt := time.Now().Add(time.Second)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		now := time.Now()
-		busy := a.turns(sending, ctx, now)
+		wake := saveAt
+		busy := a.turns(sending, ctx, now, &wake)
 		if err := a.sealAll(sending, now, false); err != nil {
 			return
 		}
@@ -145,47 +153,124 @@ func (a *Agent) read(ctx, sending context.Context) {
 			}
 			saveAt = now.Add(time.Second)
 		}
-		wait := a.cfg.Poll / 2
-		if busy {
-			wait = 0
+		for _, s := range a.sources {
+			if s.enc.Count() > 0 {
+				wake = earlier(wake, s.opened.Add(a.cfg.Linger))
+			}
+		}
+		wait := time.Duration(0)
+		if !busy {
+			// A source that is due at once still waits a little: each look then finds more to read.
+			wait = max(a.cfg.Poll/10, time.Until(wake))
 		}
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 		case c := <-a.commands:
 			a.obey(c)
+		case wd := <-woken:
+			a.woke(wd)
+			for len(woken) > 0 {
+				a.woke(<-woken)
+			}
 		case <-timer.C:
 		}
 	}
 }
 
-// turns lets each source read once.
-func (a *Agent) turns(sending, ctx context.Context, now time.Time) (busy bool) {
+// watch starts the watcher; without one, logs are polled. The channel is drained until the watcher has ended.
+func (a *Agent) watch(ctx context.Context) <-chan int {
+	w, err := newWatcher()
+	if err != nil {
+		a.log.Warn("quiet logs are polled", "err", err)
+		return nil
+	}
+	a.watcher = w
+	go func() {
+		w.run()
+		close(w.woken)
+	}()
+	context.AfterFunc(ctx, func() {
+		w.close()
+		for range w.woken {
+		}
+	})
+	return w.woken
+}
+
+// woke makes a watched source due.
+func (a *Agent) woke(wd int) {
+	if wd < 0 {
+		for _, s := range a.watched {
+			s.armed, s.next = false, time.Time{}
+		}
+		clear(a.watched)
+		return
+	}
+	if s := a.watched[wd]; s != nil {
+		s.armed, s.idle, s.next = false, 0, time.Time{}
+		delete(a.watched, wd)
+	}
+}
+
+// turns lets each source that is due read once, and moves wake to when the next one is.
+func (a *Agent) turns(sending, ctx context.Context, now time.Time, wake *time.Time) (busy bool) {
 	for _, s := range a.sources {
 		if ctx.Err() != nil {
 			return false
 		}
-		if now.Before(s.next) {
-			continue
+		if !now.Before(s.next) {
+			busy = a.turn(sending, s, now) || busy
 		}
-		before := s.bytes
-		more, err := s.turn(sending, now)
-		if err != nil && sending.Err() == nil {
-			a.log.Error("cannot read a log; trying again", "source", s.name, "err", err)
-			more = false
-		}
-		switch {
-		case more:
-			busy, s.idle = true, 0
-		case s.bytes > before:
-			s.idle = 0
-			s.next = now.Add(a.cfg.Poll)
-		default:
-			s.idle = min(s.idle+a.cfg.Poll, 10*a.cfg.Poll)
-			s.next = now.Add(s.idle)
-		}
+		*wake = earlier(*wake, s.next)
 	}
 	return busy
+}
+
+// turn lets a source read, and says when it is due again.
+func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bool) {
+	before := s.bytes
+	more, err := s.turn(sending, now)
+	if err != nil && sending.Err() == nil {
+		a.log.Error("cannot read a log; trying again", "source", s.name, "err", err)
+		more = false
+	}
+	switch {
+	case more:
+		s.idle = 0
+	case s.bytes > before:
+		s.idle = 0
+		s.next = now.Add(a.cfg.Poll)
+	case s.armed:
+		s.next = now.Add(safetyNet)
+	case s.idle >= 5*a.cfg.Poll && a.arm(s):
+		s.next = now // what was written before the watch was set is not told by it
+	default:
+		s.idle = min(s.idle+a.cfg.Poll, 20*a.cfg.Poll)
+		s.next = now.Add(s.idle)
+	}
+	return more
+}
+
+// arm watches a quiet source's log, if it is the file that is being read and nothing waits for a time to pass.
+func (a *Agent) arm(s *source) bool {
+	if a.watcher == nil || s.file == nil || s.removed || len(s.queue) > 0 || !s.current() {
+		return false
+	}
+	wd, err := a.watcher.add(s.path)
+	if err != nil {
+		return false // no room for more watches, or the file is gone: it is polled
+	}
+	s.armed = true
+	a.watched[wd] = s
+	return true
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool) error {
@@ -337,7 +422,7 @@ func pick(keys []string, labels map[string]string, otherwise string) string {
 func (a *Agent) checkpoint() error {
 	changed, unread := a.forgot, int64(0)
 	for name, s := range a.sources {
-		if s.file != nil {
+		if s.file != nil && !s.armed { // one that is watched was read to its end
 			if st, err := s.file.Stat(); err == nil {
 				unread += max(0, st.Size()-s.offset)
 			}

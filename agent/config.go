@@ -30,7 +30,7 @@ type Config struct {
 	TenantLabels   []string      `yaml:"tenant_labels"` // likewise; no tenant when it has none
 	BatchBytes     int           `yaml:"batch_bytes"`   // encoded size at which a batch is sent
 	Linger         time.Duration `yaml:"linger"`        // the longest that a record waits for its batch to fill
-	Poll           time.Duration `yaml:"poll"`          // between looks at a file that had nothing new; grows tenfold while it stays idle
+	Poll           time.Duration `yaml:"poll"`          // between looks at a log; grows while nothing comes, until the log is watched instead
 	MaxRecordBytes int           `yaml:"max_record_bytes"`
 	StopTimeout    time.Duration `yaml:"stop_timeout"` // wait for acknowledgements at a stop
 
@@ -43,7 +43,7 @@ func DefaultConfig() Config {
 	node, _ := os.Hostname()
 	return Config{Node: node, StateDir: "/var/lib/weir/agent",
 		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
-		BatchBytes: 256 << 10, Linger: 200 * time.Millisecond, Poll: 100 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
+		BatchBytes: 256 << 10, Linger: 50 * time.Millisecond, Poll: 50 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
 }
 
 // Validate joins what is wrong, each with its key.

@@ -14,10 +14,8 @@ import (
 
 // atEnd is called when the file has no further whole line: it looks for a successor, and closes a source whose container is gone.
 func (s *source) atEnd(ctx context.Context, now time.Time) (moved bool, err error) {
-	if ino, err := os.Stat(s.path); err == nil {
-		if mine, err := s.file.Stat(); err == nil && !os.SameFile(ino, mine) {
-			return s.rotate(ctx, now)
-		}
+	if !s.current() {
+		return s.rotate(ctx, now)
 	}
 	if !s.removed {
 		return false, s.expire(ctx, now)
@@ -26,6 +24,16 @@ func (s *source) atEnd(ctx context.Context, now time.Time) (moved bool, err erro
 		return false, err
 	}
 	return false, s.close(ctx)
+}
+
+// current says whether the file that is read is the one that the container writes to. While there is none, it is.
+func (s *source) current() bool {
+	there, err := os.Stat(s.path)
+	if err != nil {
+		return true
+	}
+	mine, err := s.file.Stat()
+	return err != nil || os.SameFile(there, mine)
 }
 
 // rotate goes on with the file after this one, once this one is read to its very end.

@@ -69,6 +69,7 @@ type source struct {
 	idle     time.Duration
 	next     time.Time // not looked at before
 	added    time.Time
+	armed    bool  // the watcher tells when the log is written to
 	removed  bool  // the container is gone: read to the end, then close
 	started  bool  // the engine said that it ran
 	told     bool  // closed or loss record sent

@@ -12,9 +12,13 @@ var logfmtKey = func() (t [256]bool) {
 	return t
 }()
 
+// logfmtLimit bounds what is read of one line: writers put the level and the ids before what may be long.
+const logfmtLimit = 4 << 10
+
 // logfmt reads key=value pairs as go-logfmt, logrus and slog's TextHandler write them. Words without a value may stand
 // between pairs, but not more of them than pairs: then the line is prose that mentions a setting.
 func logfmt(b []byte, f *Fields) bool {
+	b = b[:min(len(b), logfmtLimit)]
 	n := keyLen(b)
 	if n == 0 || n >= len(b) || b[n] != '=' {
 		return false
@@ -29,7 +33,10 @@ func logfmt(b []byte, f *Fields) bool {
 		}
 		key := b[i : i+keyLen(b[i:])]
 		if i += len(key); len(key) == 0 || i >= len(b) || b[i] != '=' {
-			words++
+			if words++; words > pairs+8 { // prose: the rest, which may be long, would not change that
+				f.Reset()
+				return false
+			}
 			i = skipWord(b, i)
 			continue
 		}

@@ -39,10 +39,16 @@ bench: ## benchmarks of the hot path; compare two outputs with `go tool benchsta
 	END {ok = e > 0 && d > 0 && e <= 150 && d <= 150; \
 	printf "RESULT bench encode_ns=%s decode_ns=%s line_to_record_ns=%s document_ns=%s aim_ns=150 ok=%d\n", e, d, l, j, ok; exit !ok}' bench.txt
 
+bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, idling, latency; docs/performance.md has the figures
+	@$(STACK) up kafka && eval "$$($(STACK) env)" && $(GO) run ./internal/bench
+
 fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema
 	$(GO) test -fuzz FuzzSeenBinary -fuzztime 1m ./ingest
 	$(GO) test -fuzz FuzzParseLine -fuzztime 1m ./agent
+	$(GO) test -fuzz FuzzLine -fuzztime 1m -fuzzminimizetime 5x ./agent/parse
+	$(GO) test -fuzz FuzzContinues -fuzztime 1m ./agent/multiline
+	$(GO) test -fuzz FuzzRedact -fuzztime 1m -fuzzminimizetime 200x ./agent/redact
 	$(GO) test -fuzz FuzzAppendJSON -fuzztime 1m ./indexer
 
 stack-up: ## start the real Kafka, Elasticsearch, HDFS, Spark and Docker engine on loopback
@@ -55,4 +61,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: help build run run-stack test lint e2e bench fuzz stack-up stack-down stack-status clean
+.PHONY: help build run run-stack test lint e2e bench fuzz bench-agent stack-up stack-down stack-status clean

@@ -89,7 +89,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 16), watched: map[int]*source{},
+	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
 		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
 	if err := a.prepare(); err != nil {
@@ -242,11 +242,11 @@ func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bo
 		s.idle = 0
 		s.next = now.Add(a.cfg.Poll)
 	case s.armed:
-		s.next = now.Add(safetyNet)
-	case s.idle >= 5*a.cfg.Poll && a.arm(s):
+		s.next = now.Add(safetyNet).Truncate(time.Second) // at the same moment as others, so that they cost one look round
+	case s.idle >= 10*a.cfg.Poll && a.arm(s):
 		s.next = now // what was written before the watch was set is not told by it
 	default:
-		s.idle = min(s.idle+a.cfg.Poll, 20*a.cfg.Poll)
+		s.idle = min(s.idle+a.cfg.Poll, 40*a.cfg.Poll)
 		s.next = now.Add(s.idle)
 	}
 	return more

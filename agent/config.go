@@ -43,7 +43,7 @@ func DefaultConfig() Config {
 	node, _ := os.Hostname()
 	return Config{Node: node, StateDir: "/var/lib/weir/agent",
 		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
-		BatchBytes: 256 << 10, Linger: 50 * time.Millisecond, Poll: 50 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
+		BatchBytes: 256 << 10, Linger: 30 * time.Millisecond, Poll: 25 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
 }
 
 // Validate joins what is wrong, each with its key.

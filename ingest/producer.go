@@ -24,9 +24,9 @@ type ProducerConfig struct {
 	RequestTimeout time.Duration `yaml:"request_timeout"` // of one try
 }
 
-// DefaultProducerConfig keeps 8 MiB in flight and stays below Kafka's default message.max.bytes.
+// DefaultProducerConfig keeps 6 MiB in flight and stays below Kafka's default message.max.bytes.
 func DefaultProducerConfig() ProducerConfig {
-	return ProducerConfig{InflightBytes: 8 << 20, RequestBytes: 900 << 10, RequestTimeout: 30 * time.Second}
+	return ProducerConfig{InflightBytes: 6 << 20, RequestBytes: 900 << 10, RequestTimeout: 30 * time.Second}
 }
 
 // Message is one batch on its way to Kafka. Value must not change until Acked was called.

@@ -23,7 +23,7 @@ type dataset struct {
 const pieceBytes = 16 << 10
 
 // makeData writes files of total bytes together: most lines are of about 200 bytes, one in a hundred is over 16 KiB and in
-// pieces, one in a hundred has characters that are escaped or not ASCII. Lines begin with "f=<file> n=<number> ".
+// pieces, one in a hundred has characters that are escaped or not ASCII. Lines begin with "<time> INFO f=<file> n=<number> ".
 func makeData(dir string, files int, total int64) (d dataset, err error) {
 	r := rand.New(rand.NewPCG(1, 2))
 	bare, err := os.Create(filepath.Join(dir, "bare.txt"))
@@ -44,7 +44,7 @@ func makeData(dir string, files int, total int64) (d dataset, err error) {
 		at := time.Date(2026, 11, 1, 0, 0, f, 0, time.UTC)
 		var size int64
 		for n := 0; size < total/int64(files); n++ {
-			line := fmt.Appendf(nil, "f=%d n=%d %s req=%016x user=%d ", f, n, at.Format("2006-01-02T15:04:05.000Z"), r.Uint64(), r.IntN(1e6))
+			line := fmt.Appendf(nil, "%s INFO f=%d n=%d req=%016x user=%d ", at.Format("2006-01-02T15:04:05.000Z"), f, n, r.Uint64(), r.IntN(1e6))
 			want := 120 + r.IntN(160)
 			if n%100 == 57 {
 				want = 16_500 + r.IntN(24_000)

@@ -241,8 +241,9 @@ func (b *bench) count(ctx context.Context, lines int) (lost, repeated int, err e
 	err = b.k.Tail(ctx, []string{schema.TopicLogs}, true, func(batch *schema.Batch) error {
 		idle.Reset(3 * time.Second)
 		for i := range batch.Records {
+			var at string
 			var f, n int
-			if _, err := fmt.Sscanf(batch.Records[i].Body, "f=%d n=%d ", &f, &n); err != nil {
+			if _, err := fmt.Sscanf(batch.Records[i].Body, "%s INFO f=%d n=%d ", &at, &f, &n); err != nil {
 				return fmt.Errorf("a body that was not written: %.80q", batch.Records[i].Body)
 			}
 			if seen[[2]int{f, n}] {

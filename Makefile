@@ -33,6 +33,11 @@ e2e: stack-up ## ten real containers through the real servers, with kills on the
 	grep '^RESULT e2e ' .stack/log/e2e.log || { echo "RESULT e2e finished=0"; status=1; }; exit $$status
 
 # The promise is for 200-byte records: 150 ns each way between a record and its OTLP bytes.
+soak: stack-up ## a storm of containers, kills of the agent and a restart of Kafka, for SOAK=5m; wants every line or its loss record
+	@eval "$$($(STACK) env)"; export WEIR_SOAK=$${SOAK:-5m}; status=0; \
+	$(GO) test -tags e2e -count=1 -timeout 60m -v -run TestSoak ./internal/e2e 2>&1 | tee .stack/log/soak.log || status=1; \
+	grep '^RESULT soak ' .stack/log/soak.log || { echo "RESULT soak finished=0"; status=1; }; exit $$status
+
 bench: ## benchmarks of the hot path; compare two outputs with `go tool benchstat`
 	@$(GO) test -run '^$$' -bench . -benchmem ./schema ./agent ./indexer | tee bench.txt | grep -v '^\(PASS\|goos\|goarch\)'; \
 	awk '/^BenchmarkEncode/ {e = $$5} /^BenchmarkDecode/ {d = $$5} /^BenchmarkLineToRecord/ {l = $$3} /^BenchmarkDocument/ {j = $$3} \
@@ -61,4 +66,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: help build run run-stack test lint e2e bench fuzz bench-agent stack-up stack-down stack-status clean
+.PHONY: help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean

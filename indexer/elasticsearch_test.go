@@ -33,6 +33,7 @@ func ask(t *testing.T, method, url, body string, into any) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Close = true // no connection is left behind
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

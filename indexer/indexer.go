@@ -51,6 +51,7 @@ type Indexer struct {
 	dead DeadLetters
 	log  *slog.Logger
 	m    metrics
+	idle func() // closes connections that are not in use
 
 	mu    sync.Mutex
 	ready bool // the templates are installed
@@ -94,12 +95,18 @@ func New(cfg Config, dead DeadLetters, log *slog.Logger, reg prometheus.Register
 		return nil, fmt.Errorf("indexer: %w", err)
 	}
 	f := promauto.With(reg)
-	return &Indexer{cfg: cfg, es: es, dead: dead, log: log.With("component", "indexer"), m: metrics{
+	return &Indexer{cfg: cfg, es: es, dead: dead, log: log.With("component", "indexer"), idle: transport.CloseIdleConnections, m: metrics{
 		documents: f.NewCounterVec(prometheus.CounterOpts{Name: "weir_indexer_documents_total", Help: "Documents by verdict: created, repeated, dead_letter."}, []string{"result"}),
 		requests:  f.NewCounterVec(prometheus.CounterOpts{Name: "weir_indexer_bulk_requests_total", Help: "Bulk requests by HTTP status, or error."}, []string{"status"}),
 		retries:   f.NewCounter(prometheus.CounterOpts{Name: "weir_indexer_retried_documents_total", Help: "Documents sent again after a temporary refusal."}),
 		seconds:   f.NewHistogram(prometheus.HistogramOpts{Name: "weir_indexer_bulk_seconds", Help: "Duration of bulk requests.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 13)}),
 	}}, nil
+}
+
+// Close ends the connections to Elasticsearch. The partitions must have been closed before.
+func (x *Indexer) Close() error {
+	x.idle()
+	return nil
 }
 
 // Open installs the templates once, and makes the partition's buffer.

@@ -148,6 +148,7 @@ func testIndexer(t *testing.T, url string, dead DeadLetters) *Indexer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(x.idle)
 	return x
 }
 

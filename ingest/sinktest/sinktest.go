@@ -86,7 +86,7 @@ type run struct {
 
 func (r *run) open() {
 	r.t.Helper()
-	r.sink = r.h.New(r.t)
+	r.sink = newSink(r.t, r.h)
 	var err error
 	if r.part, r.cp, err = r.sink.Open(r.t.Context(), tp); err != nil {
 		r.t.Fatalf("open: %v", err)
@@ -101,11 +101,20 @@ func (r *run) close() {
 	if err := r.part.Close(); err != nil {
 		r.t.Errorf("close: %v", err)
 	}
-	if c, ok := r.sink.(interface{ Close() error }); ok {
-		if err := c.Close(); err != nil {
-			r.t.Errorf("close the sink: %v", err)
-		}
+}
+
+// newSink makes a sink and closes its connections at the end, also those of one that is abandoned as by a crash.
+func newSink(t *testing.T, h Harness) ingest.Sink {
+	t.Helper()
+	sink := h.New(t)
+	if c, ok := sink.(interface{ Close() error }); ok {
+		t.Cleanup(func() {
+			if err := c.Close(); err != nil {
+				t.Errorf("close the sink: %v", err)
+			}
+		})
 	}
+	return sink
 }
 
 // expect compares what the destination holds with what was committed.
@@ -243,7 +252,7 @@ func failures(t *testing.T, h Harness) {
 
 // partitions writes two partitions at once, for the race detector.
 func partitions(t *testing.T, h Harness) {
-	sink := h.New(t)
+	sink := newSink(t, h)
 	done := make(chan error, 2)
 	for p := range 2 {
 		go func() {

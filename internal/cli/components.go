@@ -61,7 +61,11 @@ var componentsByName = map[string]component{
 		if err != nil {
 			return nil, err
 		}
-		return r.consumer(r.cfg.Consumer.For("indexer", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions), sink)
+		run, err := r.consumer(r.cfg.Consumer.For("indexer", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions), sink)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error { return errors.Join(run(ctx), sink.Close()) }, nil
 	},
 	"archiver": func(r *runtime) (func(context.Context) error, error) {
 		if r.cfg.Archiver.Root == "" {

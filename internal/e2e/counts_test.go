@@ -105,7 +105,8 @@ func whole(body string) bool {
 	if _, err := fmt.Sscanf(body, "n=%d ", &n); err != nil {
 		return false
 	}
-	_, padding, _ := strings.Cut(body, " ")
+	_, rest, _ := strings.Cut(body, " ")
+	_, padding, _ := strings.Cut(rest, " ")
 	if n%500 == 499 {
 		return padding == strings.Repeat("0123456789", 4100)
 	}

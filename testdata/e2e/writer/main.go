@@ -1,4 +1,5 @@
-// Command writer is what the end-to-end test's containers run: it writes numbered lines, then exits or waits to be removed.
+// Command writer is what the end-to-end tests' containers run: it writes numbered lines, then exits or waits to be removed.
+// A line names the run too, since a container that is restarted begins anew.
 package main
 
 import (
@@ -31,7 +32,7 @@ func main() {
 		if i%500 == 499 {
 			padding = long // over two of Docker's 16 KiB pieces
 		}
-		fmt.Fprintf(w, "n=%d %s\n", i, padding)
+		fmt.Fprintf(w, "n=%d run=%d %s\n", i, start.UnixNano(), padding)
 		if i%50 == 49 {
 			out.Flush()
 			errs.Flush()

@@ -64,6 +64,7 @@ type command struct {
 	container container
 	gone      bool // destroyed
 	started   bool
+	at        int64           // engine's time of the event
 	all       map[string]bool // set: the ids of all containers that the engine had at the time asOf
 	asOf      time.Time
 }
@@ -90,7 +91,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
-		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
 	if err := a.prepare(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -345,7 +346,7 @@ func (a *Agent) obey(c command) {
 		}
 		if s == nil && c.started {
 			s = a.follows(c.container) // it came and went before it could be inspected: what it wrote is lost
-			s.started = true
+			s.started, s.doubt = true, a.saved.lost && c.at < a.began.UnixNano()
 		}
 		if s != nil {
 			s.removed, s.next = true, time.Time{}

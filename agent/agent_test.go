@@ -590,6 +590,26 @@ func TestGoneBeforeItWasSeen(t *testing.T) {
 	}
 }
 
+// TestGoneWithTheState has a container that comes and goes while the agent is down, and the checkpoint is damaged.
+func TestGoneWithTheState(t *testing.T) {
+	f := setup(t)
+	f.log.write("stdout", "first\n")
+	stop := f.start()
+	f.expect("stdout: first")
+	stop()
+	if err := os.WriteFile(filepath.Join(f.cfg.StateDir, checkpointName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().UnixNano()
+	f.engine.emit("start", "c2", at, map[string]string{"name": "brief"})
+	f.engine.emit("destroy", "c2", at+1, map[string]string{"name": "brief"})
+	defer f.start()()
+	f.await("the loss record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventSourceClosed) })
+	if names := fmt.Sprint(f.out.eventNames()); strings.Count(names, schema.EventLoss) != 1 {
+		t.Errorf("events: %s", names)
+	}
+}
+
 func TestDamagedCheckpoint(t *testing.T) {
 	f := setup(t)
 	f.log.write("stdout", "first\n")

@@ -14,6 +14,8 @@ type checkpoint struct {
 	Version int              `json:"version"`
 	Sources map[string]saved `json:"sources"`
 	Events  eventMark        `json:"events"`
+
+	lost bool // there was a checkpoint, and it could not be read
 }
 
 type saved struct {
@@ -48,7 +50,7 @@ func loadCheckpoint(dir string, log *slog.Logger) (checkpoint, error) {
 		if err := os.Rename(path, bad); err != nil {
 			return c, fmt.Errorf("set the damaged checkpoint aside: %w", err)
 		}
-		return checkpoint{Version: 1, Sources: map[string]saved{}}, nil
+		return checkpoint{Version: 1, Sources: map[string]saved{}, lost: true}, nil
 	}
 	if c.Sources == nil {
 		c.Sources = map[string]saved{}

@@ -131,7 +131,11 @@ func (s *source) vanished(ctx context.Context) error {
 	}
 	s.inc, s.offset = from.Incarnation, from.Offset
 	if s.resumeAt != nil || s.started {
-		if err := s.lose(ctx, from, from, "removed_unread", "the container was removed with its log before the log was read to its end"); err != nil {
+		reason, why := "removed_unread", "the container was removed with its log before the log was read to its end"
+		if s.doubt {
+			reason, why = "state_lost", "the container is gone, and the checkpoint that would tell whether its log was read is lost"
+		}
+		if err := s.lose(ctx, from, from, reason, why); err != nil {
 			return err
 		}
 		s.offset++

@@ -139,7 +139,7 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 				c.labels[k] = v
 			}
 		}
-		a.command(ctx, command{container: c, gone: true, started: a.ran[id]})
+		a.command(ctx, command{container: c, gone: true, started: a.ran[id], at: m.TimeNano})
 		delete(a.ran, id)
 	}
 }

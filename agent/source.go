@@ -72,6 +72,7 @@ type source struct {
 	armed    bool  // the watcher tells when the log is written to
 	removed  bool  // the container is gone: read to the end, then close
 	started  bool  // the engine said that it ran
+	doubt    bool  // it may have been read before the agent's state was lost
 	told     bool  // closed or loss record sent
 	resumeAt *mark // from the checkpoint, until the file is open
 

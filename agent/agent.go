@@ -317,7 +317,10 @@ func (a *Agent) sourceName(id string) string { return "docker/" + a.cfg.Node + "
 
 // resume takes up a source of the checkpoint; the engine may no longer know its container.
 func (a *Agent) resume(name string, s saved) {
-	src := &source{a: a, name: name, path: s.Path, ends: map[schema.Incarnation]int64{}, acked: s.mark, resumeAt: &s.mark}
+	src := &source{a: a, name: name, path: s.Path, ends: map[schema.Incarnation]int64{}, acked: s.mark, started: s.Started}
+	if s.mark.At != (schema.Position{}) { // else nothing of it was acknowledged, and it is read from its start
+		src.resumeAt = &s.mark
+	}
 	for k, v := range s.Tags {
 		src.resource = append(src.resource, schema.String(k, v))
 	}
@@ -346,7 +349,8 @@ func (a *Agent) obey(c command) {
 		}
 		if s == nil && c.started {
 			s = a.follows(c.container) // it came and went before it could be inspected: what it wrote is lost
-			s.started, s.doubt = true, a.saved.lost && c.at < a.began.UnixNano()
+			s.run(true)
+			s.doubt = a.saved.lost && c.at < a.began.UnixNano()
 		}
 		if s != nil {
 			s.removed, s.next = true, time.Time{}
@@ -363,11 +367,22 @@ func (a *Agent) obey(c command) {
 		if s == nil {
 			s = a.follows(c.container)
 		}
-		s.started = s.started || c.started
+		s.run(c.started)
 		s.next = time.Time{}
 		if s.enc.Count() == 0 || len(s.resource) == 0 {
 			s.resource = a.resource(c.container)
 		}
+	}
+}
+
+// run notes that the container ran. The checkpoint says so too, so that a log of which nothing was acknowledged yet is not
+// forgotten by a crash.
+func (s *source) run(started bool) {
+	if started && !s.started {
+		s.started = true
+		s.mu.Lock()
+		s.dirty = true
+		s.mu.Unlock()
 	}
 }
 
@@ -434,7 +449,7 @@ func (a *Agent) checkpoint() error {
 			for _, t := range s.resource {
 				tags[t.Key] = t.Str
 			}
-			a.saved.Sources[name] = saved{mark: s.acked, Path: s.path, Tags: tags}
+			a.saved.Sources[name] = saved{mark: s.acked, Path: s.path, Started: s.started, Tags: tags}
 			s.dirty, changed = false, true
 		}
 		s.mu.Unlock()

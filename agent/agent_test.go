@@ -590,6 +590,27 @@ func TestGoneBeforeItWasSeen(t *testing.T) {
 	}
 }
 
+// TestGoneBeforeAnAcknowledgement kills the agent before Kafka has anything of a log, and removes the container meanwhile.
+func TestGoneBeforeAnAcknowledgement(t *testing.T) {
+	f := setup(t)
+	f.out.hold = true
+	f.log.write("stdout", "first\n")
+	stop := f.start()
+	f.expect("stdout: first")
+	stop()
+	f.out.hold = false
+	f.out.recs = map[string]string{} // it never got there
+	if err := os.Remove(f.log.path); err != nil {
+		t.Fatal(err)
+	}
+	delete(f.engine.containers, "c1")
+	defer f.start()()
+	f.await("the closed record", func() bool { return strings.Contains(fmt.Sprint(f.out.eventNames()), schema.EventSourceClosed) })
+	if names := fmt.Sprint(f.out.eventNames()); !strings.Contains(names, schema.EventLoss) {
+		t.Errorf("events: %s", names)
+	}
+}
+
 // TestGoneWithTheState has a container that comes and goes while the agent is down, and the checkpoint is damaged.
 func TestGoneWithTheState(t *testing.T) {
 	f := setup(t)

@@ -20,9 +20,9 @@ type checkpoint struct {
 
 type saved struct {
 	mark
-	Path string            `json:"path"`
-	Name string            `json:"name"` // the container's, for records about it after it is gone
-	Tags map[string]string `json:"resource"`
+	Path    string            `json:"path"`
+	Started bool              `json:"started"` // the container ran, so that there was a log
+	Tags    map[string]string `json:"resource"`
 }
 
 // eventMark says which engine events are acknowledged.

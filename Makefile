@@ -51,6 +51,7 @@ fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema
 	$(GO) test -fuzz FuzzSeenBinary -fuzztime 1m ./ingest
 	$(GO) test -fuzz FuzzParseLine -fuzztime 1m ./agent
+	$(GO) test -fuzz FuzzParseCRI -fuzztime 1m ./agent
 	$(GO) test -fuzz FuzzLine -fuzztime 1m -fuzzminimizetime 5x ./agent/parse
 	$(GO) test -fuzz FuzzContinues -fuzztime 1m ./agent/multiline
 	$(GO) test -fuzz FuzzRedact -fuzztime 1m -fuzzminimizetime 200x ./agent/redact

@@ -61,6 +61,7 @@ type Agent struct {
 }
 
 type command struct {
+	prefix    string // of the names of the sources that are spoken of
 	container container
 	gone      bool // destroyed
 	started   bool
@@ -73,6 +74,9 @@ type command struct {
 func New(cfg Config, out *ingest.Producer, log *slog.Logger, reg prometheus.Registerer) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
+	}
+	if cfg.DockerHost == NoDocker {
+		return newAgent(cfg, nil, out, log, reg)
 	}
 	e, err := newDocker(cfg.DockerHost)
 	if err != nil {
@@ -108,7 +112,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	for name, s := range a.saved.Sources {
 		a.resume(name, s)
 	}
-	wg.Go(func() { a.follow(ctx) })
+	if a.engine != nil {
+		wg.Go(func() { a.follow(ctx) })
+	}
+	if a.cfg.PodsDir != "" {
+		wg.Go(func() { a.pods(ctx) })
+	}
 	wg.Go(func() { a.events.send(sending) })
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(a.cfg.StopTimeout, stopSending) })
 	defer stop()
@@ -313,11 +322,9 @@ func (a *Agent) reuse(b []byte) {
 	}
 }
 
-func (a *Agent) sourceName(id string) string { return "docker/" + a.cfg.Node + "/" + id }
-
 // resume takes up a source of the checkpoint; the engine may no longer know its container.
 func (a *Agent) resume(name string, s saved) {
-	src := &source{a: a, name: name, path: s.Path, ends: map[schema.Incarnation]int64{}, acked: s.mark, started: s.Started}
+	src := &source{a: a, name: name, kind: formatOf(name), path: s.Path, ends: map[schema.Incarnation]int64{}, acked: s.mark, started: s.Started}
 	if s.mark.At != (schema.Position{}) { // else nothing of it was acknowledged, and it is read from its start
 		src.resumeAt = &s.mark
 	}
@@ -333,11 +340,11 @@ func (a *Agent) resume(name string, s saved) {
 // obey adds a container, or notes that one is gone.
 func (a *Agent) obey(c command) {
 	id := c.container.id
-	s := a.sources[a.sourceName(id)]
+	s := a.sources[c.prefix+id]
 	switch {
 	case c.all != nil:
 		for _, s := range a.sources {
-			if id := s.name[strings.LastIndexByte(s.name, '/')+1:]; s.added.Before(c.asOf) && !c.all[id] {
+			if id, ok := strings.CutPrefix(s.name, c.prefix); ok && s.added.Before(c.asOf) && !c.all[id] {
 				s.removed, s.next = true, time.Time{}
 			}
 		}
@@ -348,7 +355,7 @@ func (a *Agent) obey(c command) {
 			return
 		}
 		if s == nil && c.started {
-			s = a.follows(c.container) // it came and went before it could be inspected: what it wrote is lost
+			s = a.follows(c.prefix+id, c.container) // it came and went before it could be inspected: what it wrote is lost
 			s.run(true)
 			s.doubt = a.saved.lost && c.at < a.began.UnixNano()
 		}
@@ -356,7 +363,7 @@ func (a *Agent) obey(c command) {
 			s.removed, s.next = true, time.Time{}
 		}
 	case a.gone[id]: // inspected just before it was destroyed
-	case c.container.driver != "json-file":
+	case c.container.driver != "json-file" && c.container.driver != criDriver:
 		if _, ok := a.foreign[id]; !ok {
 			a.foreign[id] = c.container.driver
 			a.m.unsupported.WithLabelValues(c.container.driver).Inc()
@@ -365,7 +372,7 @@ func (a *Agent) obey(c command) {
 	case s == nil && c.container.path == "": // created and not started: the engine has named no log yet
 	default:
 		if s == nil {
-			s = a.follows(c.container)
+			s = a.follows(c.prefix+id, c.container)
 		}
 		s.run(c.started)
 		s.next = time.Time{}
@@ -387,8 +394,8 @@ func (s *source) run(started bool) {
 }
 
 // follows adds a source.
-func (a *Agent) follows(c container) *source {
-	s := &source{a: a, name: a.sourceName(c.id), path: c.path, added: time.Now(), ends: map[schema.Incarnation]int64{}, resource: a.resource(c)}
+func (a *Agent) follows(name string, c container) *source {
+	s := &source{a: a, name: name, kind: formatOf(name), path: c.path, added: time.Now(), ends: map[schema.Incarnation]int64{}, resource: a.resource(c)}
 	a.configure(s)
 	a.sources[s.name] = s
 	a.m.sources.Inc()
@@ -408,8 +415,11 @@ func (a *Agent) forget(id string) {
 
 // resource are the attributes that all records of a container share.
 func (a *Agent) resource(c container) []schema.Attr {
-	attrs := []schema.Attr{schema.String(schema.AttrContainerID, c.id), schema.String(schema.AttrContainerName, c.name), schema.String(schema.AttrImageName, c.image),
-		schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrApp, pick(a.cfg.AppLabels, c.labels, c.name))}
+	attrs := append([]schema.Attr(nil), c.pod...)
+	if len(c.pod) == 0 {
+		attrs = append(attrs, schema.String(schema.AttrContainerID, c.id), schema.String(schema.AttrImageName, c.image))
+	}
+	attrs = append(attrs, schema.String(schema.AttrContainerName, c.name), schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrApp, pick(a.cfg.AppLabels, c.labels, c.name)))
 	for _, f := range [][2]string{{schema.AttrFilePath, c.path}, {schema.AttrTenant, pick(a.cfg.TenantLabels, c.labels, "")}, {schema.AttrSite, a.cfg.Site}, {schema.AttrCell, a.cfg.Cell}} {
 		if f[1] != "" {
 			attrs = append(attrs, schema.String(f[0], f[1]))

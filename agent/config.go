@@ -22,7 +22,8 @@ import (
 // Config of the agent.
 type Config struct {
 	Node           string        `yaml:"node"`        // host.name of all records; the host's name by default
-	DockerHost     string        `yaml:"docker_host"` // such as unix:///var/run/docker.sock; DOCKER_HOST or the client's default when empty
+	DockerHost     string        `yaml:"docker_host"` // such as unix:///var/run/docker.sock; DOCKER_HOST or the client's default when empty; none where there is no Docker
+	PodsDir        string        `yaml:"pods_dir"`    // logs of the kubelet's containers, /var/log/pods on most nodes; none when empty
 	StateDir       string        `yaml:"state_dir"`   // holds the checkpoint
 	Site           string        `yaml:"site"`
 	Cell           string        `yaml:"cell"`
@@ -37,6 +38,9 @@ type Config struct {
 	Redact    redact.Config               `yaml:"redact"`
 	Multiline map[string]multiline.Config `yaml:"multiline"` // by app; "*" for the others. A container's label weir.multiline goes before it. None: every line is a record
 }
+
+// NoDocker as docker_host says that there is no Docker engine on the node.
+const NoDocker = "none"
 
 // DefaultConfig reads this host's engine.
 func DefaultConfig() Config {
@@ -55,6 +59,7 @@ func (c Config) Validate() error {
 		}
 	}
 	bad(c.Node == "", "node: is empty and the host has no name")
+	bad(c.DockerHost == NoDocker && c.PodsDir == "", "docker_host: is none, and pods_dir is not set: there is nothing to read")
 	bad(c.StateDir == "", "state_dir: is empty")
 	bad(c.BatchBytes < 1<<10 || c.BatchBytes > 16<<20, "batch_bytes: %d is not within 1 KiB and 16 MiB", c.BatchBytes)
 	bad(c.MaxRecordBytes < 16<<10 || c.MaxRecordBytes > 16<<20, "max_record_bytes: %d is not within 16 KiB and 16 MiB", c.MaxRecordBytes)

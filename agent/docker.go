@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
+
+	"weir/schema"
 )
 
 // engine is what the agent needs of the container engine.
@@ -28,6 +30,7 @@ type container struct {
 	path            string // of the json-file log; empty when another driver keeps it
 	driver          string
 	running         bool
+	pod             []schema.Attr // of a container that the kubelet runs
 }
 
 // callTimeout bounds list and inspect; the event stream has no bound.

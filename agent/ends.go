@@ -42,7 +42,7 @@ func (s *source) rotate(ctx context.Context, now time.Time) (moved bool, err err
 	if n, err := s.read(ctx, now); err != nil || n > 0 {
 		return n > 0, err
 	}
-	files, err := chain(s.path)
+	files, err := chain(s.path, s.kind)
 	if err != nil {
 		return false, fmt.Errorf("look for the file after a rotated one of %s: %w", s.name, err)
 	}

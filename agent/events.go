@@ -98,13 +98,15 @@ func (a *Agent) reconcile(ctx context.Context) {
 			ids[c.id] = true
 			a.add(ctx, c, c.running)
 		}
-		a.command(ctx, command{all: ids, asOf: asOf})
+		a.command(ctx, command{prefix: a.dockerPrefix(), all: ids, asOf: asOf})
 		return
 	}
 }
 
+func (a *Agent) dockerPrefix() string { return "docker/" + a.cfg.Node + "/" }
+
 func (a *Agent) add(ctx context.Context, c container, started bool) {
-	a.command(ctx, command{container: c, started: started})
+	a.command(ctx, command{prefix: a.dockerPrefix(), container: c, started: started})
 }
 
 func (a *Agent) command(ctx context.Context, c command) {
@@ -139,7 +141,7 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 				c.labels[k] = v
 			}
 		}
-		a.command(ctx, command{container: c, gone: true, started: a.ran[id], at: m.TimeNano})
+		a.command(ctx, command{prefix: a.dockerPrefix(), container: c, gone: true, started: a.ran[id], at: m.TimeNano})
 		delete(a.ran, id)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"weir/schema"
@@ -26,7 +25,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 var errNoLine = errors.New("the file has no whole line yet")
 
 // incarnationOf names a log file by its first line, which begins what r reads.
-func incarnationOf(r io.Reader) (schema.Incarnation, error) {
+func incarnationOf(r io.Reader, kind *format) (schema.Incarnation, error) {
 	buf := make([]byte, 4<<10)
 	for n := 0; ; {
 		m, err := io.ReadFull(r, buf[n:])
@@ -34,7 +33,7 @@ func incarnationOf(r io.Reader) (schema.Incarnation, error) {
 			first := buf[:n+end+1]
 			inc := schema.Incarnation{Print: crc32.Checksum(first, castagnoli)}
 			// A damaged first line has no time: Start stays 0, and the chain of files raises it.
-			if l, _, err := parseLine(first[:len(first)-1], nil); err == nil {
+			if l, _, err := kind.parse(first[:len(first)-1], nil); err == nil {
 				inc.Start = l.time
 			}
 			return inc, nil
@@ -91,18 +90,18 @@ func unpack(f *os.File, dir string) (out *os.File, damage, err error) {
 	return out, damage, nil
 }
 
-// chain opens the files of a log, oldest first: path.N … path.1, path, of which the numbered ones may be gzipped. Each incarnation's Start is raised above its predecessor's
+// chain opens the files of a log, oldest first; rotated ones may be gzipped. Each incarnation's Start is raised above its predecessor's
 // where the clock stood still or stepped back. A file without a whole line is left out. The caller closes what it does not use.
-func chain(path string) (files []logFile, err error) {
+func chain(path string, kind *format) (files []logFile, err error) {
 	for {
-		before, err := view(path)
+		before, err := view(path, kind)
 		if err != nil {
 			return nil, err
 		}
-		if files, err = openAll(before); err != nil {
+		if files, err = openAll(before, kind); err != nil {
 			return nil, err
 		}
-		after, err := view(path)
+		after, err := view(path, kind)
 		if err == nil && slices.EqualFunc(before, after, func(a, b named) bool { return a.name == b.name && os.SameFile(a.info, b.info) }) {
 			return files, nil
 		}
@@ -120,8 +119,8 @@ type named struct {
 }
 
 // view lists a log's files, oldest first.
-func view(path string) (files []named, err error) {
-	names, err := rotated(path)
+func view(path string, kind *format) (files []named, err error) {
+	names, err := rotated(path, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +137,7 @@ func view(path string) (files []named, err error) {
 	return files, nil
 }
 
-func openAll(found []named) (files []logFile, err error) {
+func openAll(found []named, kind *format) (files []logFile, err error) {
 	for _, n := range found {
 		f, err := os.Open(n.name)
 		if errors.Is(err, os.ErrNotExist) {
@@ -151,7 +150,7 @@ func openAll(found []named) (files []logFile, err error) {
 		file := logFile{f: f, packed: strings.HasSuffix(n.name, packedSuffix)}
 		r, err := head(f, file.packed)
 		if err == nil {
-			file.first, err = incarnationOf(r)
+			file.first, err = incarnationOf(r, kind)
 		}
 		if err != nil {
 			f.Close()
@@ -170,9 +169,9 @@ func openAll(found []named) (files []logFile, err error) {
 	return files, nil
 }
 
-// rotated lists path.N or path.N.gz, highest N (oldest) first. While Docker compresses a file both are there, and the packed
-// one is not whole.
-func rotated(path string) ([]string, error) {
+// rotated lists a log's rotated files, oldest first. While one is compressed both it and the packed one are there, and the
+// packed one may not be whole.
+func rotated(path string, kind *format) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -180,21 +179,21 @@ func rotated(path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	type numbered struct {
-		n    int
+	type ranked struct {
+		rank int
 		name string
 	}
-	var found []numbered
+	var found []ranked
 	for _, e := range entries {
 		if tail, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+"."); ok {
-			if n, err := strconv.Atoi(strings.TrimSuffix(tail, packedSuffix)); err == nil && n > 0 {
-				found = append(found, numbered{n, filepath.Join(filepath.Dir(path), e.Name())})
+			if rank, ok := kind.rank(strings.TrimSuffix(tail, packedSuffix)); ok {
+				found = append(found, ranked{rank, filepath.Join(filepath.Dir(path), e.Name())})
 			}
 		}
 	}
-	// Of one number the plain one comes first, since its name is shorter, and is kept.
-	slices.SortFunc(found, func(a, b numbered) int { return cmp.Or(b.n-a.n, len(a.name)-len(b.name)) })
-	found = slices.CompactFunc(found, func(a, b numbered) bool { return a.n == b.n })
+	// Of one rank the plain one comes first, since its name is shorter, and is kept.
+	slices.SortFunc(found, func(a, b ranked) int { return cmp.Or(a.rank-b.rank, len(a.name)-len(b.name)) })
+	found = slices.CompactFunc(found, func(a, b ranked) bool { return a.rank == b.rank })
 	var names []string
 	for _, f := range found {
 		names = append(names, f.name)

@@ -42,7 +42,7 @@ func (s *source) line(ctx context.Context, b []byte, offset, size int64, now tim
 	s.lines++
 	start := schema.Position{Incarnation: s.inc, Offset: offset}
 	end := schema.Position{Incarnation: s.inc, Offset: offset + size}
-	l, text, err := parseLine(b, s.a.text[:0])
+	l, text, err := s.kind.parse(b, s.a.text[:0])
 	s.a.text = text
 	if err != nil {
 		if start.Compare(s.skip[2]) < 0 {

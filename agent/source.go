@@ -43,6 +43,7 @@ type source struct {
 	a        *Agent
 	name     string // docker/<node>/<container id>
 	path     string
+	kind     *format
 	resource []schema.Attr
 
 	file      *os.File
@@ -111,7 +112,7 @@ func (s *source) open(ctx context.Context) error {
 	var files []logFile
 	var err error
 	if s.path != "" { // else the container was gone before the engine named it
-		files, err = chain(s.path)
+		files, err = chain(s.path, s.kind)
 	}
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w (the agent needs to read %s)", s.name, err, s.path)

@@ -21,6 +21,12 @@ const (
 	AttrStream        = "log.iostream"
 	AttrFilePath      = "log.file.path"
 
+	AttrK8sNamespace = "k8s.namespace.name"
+	AttrK8sPod       = "k8s.pod.name"
+	AttrK8sPodUID    = "k8s.pod.uid"
+	AttrK8sContainer = "k8s.container.name"
+	AttrK8sRestarts  = "k8s.container.restart_count"
+
 	AttrSite        = "weir.site"
 	AttrCell        = "weir.cell"
 	AttrApp         = "weir.app"

@@ -36,7 +36,7 @@ type Agent struct {
 
 	began   time.Time
 	fresh   bool              // there was no checkpoint
-	ran     map[string]bool   // containers whose start was seen; the event stream's goroutine's
+	ran     map[string]bool   // containers whose creation was seen: whether their start was; the event stream's goroutine's
 	gone    map[string]bool   // containers destroyed lately, whose inspection may still come in
 	goneIDs []string          // of gone, oldest first
 	foreign map[string]string // containers whose logs another driver keeps: the driver
@@ -65,7 +65,7 @@ type command struct {
 	container container
 	gone      bool // destroyed
 	started   bool
-	at        int64           // engine's time of the event
+	doubt     bool            // whether it was read is not known
 	all       map[string]bool // set: the ids of all containers that the engine had at the time asOf
 	asOf      time.Time
 }
@@ -357,7 +357,7 @@ func (a *Agent) obey(c command) {
 		if s == nil && c.started {
 			s = a.follows(c.prefix+id, c.container) // it came and went before it could be inspected: what it wrote is lost
 			s.run(true)
-			s.doubt = a.saved.lost && c.at < a.began.UnixNano()
+			s.doubt = c.doubt
 		}
 		if s != nil {
 			s.removed, s.next = true, time.Time{}

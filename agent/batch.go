@@ -77,22 +77,20 @@ func (s *source) seal(ctx context.Context, end int64, at schema.Position) error 
 	if s.full = len(m.Value) >= s.a.cfg.BatchBytes; s.full {
 		m.Free = s.a.reuse
 	}
+	s.prev, s.known = m.End, true
 	return s.send(ctx, m, at, false)
 }
 
+// send gives a message to the producer; when Kafka has it, reading would go on at the given place.
 func (s *source) send(ctx context.Context, m ingest.Message, at schema.Position, last bool) error {
-	next := mark{At: at, Prev: m.End, Known: true, Skip: s.skip, Lines: s.lines, Bytes: s.bytes}
+	next := mark{At: at, Prev: s.prev, Known: s.known, Skip: s.skip, Lines: s.lines, Bytes: s.bytes}
 	m.Acked = func() {
 		s.mu.Lock()
 		s.acked, s.dirty = next, true
 		s.done = last
 		s.mu.Unlock()
 	}
-	if err := s.a.out.Send(ctx, m); err != nil {
-		return err
-	}
-	s.prev, s.known = m.End, true
-	return nil
+	return s.a.out.Send(ctx, m)
 }
 
 // sealIfDue sends a batch whose first record has waited long enough. It is called between reads, when offset is exact.

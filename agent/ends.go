@@ -111,7 +111,7 @@ func (s *source) close(ctx context.Context) error {
 	}
 	end := schema.Position{Incarnation: s.inc, Offset: s.offset}
 	r := schema.Record{EventName: schema.EventSourceClosed, Body: fmt.Sprintf("source complete: %d lines, %d bytes", s.lines, s.bytes),
-		Attrs: []schema.Attr{schema.Int(schema.AttrLines, s.lines), schema.Int(schema.AttrBytes, s.bytes)}}
+		Attrs: []schema.Attr{schema.Int(schema.AttrLines, s.lines), schema.Int(schema.AttrBytes, s.bytes), schema.String(schema.AttrFinal, end.String())}}
 	if err := s.tell(ctx, end, schema.Position{Incarnation: end.Incarnation, Offset: end.Offset + 1}, r, true); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (s *source) vanished(ctx context.Context) error {
 	if s.resumeAt != nil || s.started {
 		reason, why := "removed_unread", "the container was removed with its log before the log was read to its end"
 		if s.doubt {
-			reason, why = "state_lost", "the container is gone, and the checkpoint that would tell whether its log was read is lost"
+			reason, why = "state_lost", "the container is gone, and what would tell whether its log was read is lost"
 		}
 		if err := s.lose(ctx, from, from, reason, why); err != nil {
 			return err
@@ -152,13 +152,16 @@ func (s *source) lose(ctx context.Context, from, next schema.Position, reason, w
 	return s.tell(ctx, from, next, r, false)
 }
 
-// tell sends a record of the agent's own in the source's stream, as a batch of one byte at the given place.
+// tell sends a record of the agent's own in the source's stream. Its position is the place it speaks of, in an incarnation
+// beside the file's: at the place itself there may be a record of the log that Kafka has but the checkpoint does not
+// know of yet, and consumers would take this one for its repeat. Told again after a crash, it is a repeat.
 func (s *source) tell(ctx context.Context, place, at schema.Position, r schema.Record, last bool) error {
+	place.Print = ^place.Print
 	var e schema.Encoder
 	e.Reset(s.name, place.Incarnation, s.resource)
 	r.Offset, r.Observed = place.Offset, time.Now().UnixNano()
 	e.Append(&r)
 	end := place
 	end.Offset++
-	return s.send(ctx, ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: place, End: end, Prev: s.prev, PrevKnown: s.known, Count: 1, Value: e.Bytes()}, at, last)
+	return s.send(ctx, ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: place, End: end, Count: 1, Value: e.Bytes()}, at, last)
 }

@@ -123,8 +123,14 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 	}
 	id := m.Actor.ID
 	// Without a checkpoint, what the engine remembers from before this process is not the agent's to account for.
-	if m.Action == events.ActionStart && (!a.fresh || m.TimeNano > a.began.UnixNano()) {
-		a.ran[id] = true
+	past := m.TimeNano < a.began.UnixNano()
+	if !past || !a.fresh {
+		switch m.Action {
+		case events.ActionCreate:
+			a.ran[id] = false
+		case events.ActionStart:
+			a.ran[id] = true
+		}
 	}
 	switch m.Action {
 	case events.ActionCreate, events.ActionStart, events.ActionRename:
@@ -141,7 +147,10 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 				c.labels[k] = v
 			}
 		}
-		a.command(ctx, command{prefix: a.dockerPrefix(), container: c, gone: true, started: a.ran[id], at: m.TimeNano})
+		ran, known := a.ran[id]
+		// One that was destroyed before this process, and whose beginning the engine no longer remembers, may have run.
+		unknown := !known && past && !a.fresh
+		a.command(ctx, command{prefix: a.dockerPrefix(), container: c, gone: true, started: ran || unknown, doubt: unknown || past && a.saved.lost})
 		delete(a.ran, id)
 	}
 }

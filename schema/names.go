@@ -43,6 +43,7 @@ const (
 	AttrLossReason = "weir.loss.reason" // why the range is gone
 	AttrLossFrom   = "weir.loss.from"   // position
 	AttrLossTo     = "weir.loss.to"     // position, or "unknown"
+	AttrFinal      = "weir.final"       // position at which a closed source ends
 	AttrLines      = "weir.lines"
 	AttrBytes      = "weir.bytes"
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"go.yaml.in/yaml/v3"
 
 	"weir/internal/config"
 )
@@ -35,7 +36,7 @@ type commands struct {
 	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`
 	Tail      tailCmd      `cmd:"" help:"Show live records from Kafka."`
 	Topics    topicsCmd    `cmd:"" help:"Create weir's topics."`
-	Conf      confCmd      `cmd:"" name:"config" help:"Check the configuration."`
+	Conf      confCmd      `cmd:"" name:"config" help:"Check or show the configuration."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
@@ -83,6 +84,7 @@ func (versionCmd) Run(g *globals) error {
 
 type confCmd struct {
 	Check confCheckCmd `cmd:"" help:"Read the configuration and say what is wrong with it."`
+	Show  confShowCmd  `cmd:"" help:"Print the configuration as it holds: defaults, file and environment together."`
 }
 
 type confCheckCmd struct{}
@@ -93,4 +95,16 @@ func (confCheckCmd) Run(g *globals) error {
 	}
 	_, err := fmt.Fprintln(g.out, "the configuration is good")
 	return err
+}
+
+type confShowCmd struct{}
+
+func (confShowCmd) Run(g *globals) error {
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	e := yaml.NewEncoder(g.out)
+	e.SetIndent(2)
+	return errors.Join(e.Encode(cfg), e.Close())
 }

@@ -73,6 +73,18 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// TestShownConfigurationIsTaken reads back what `weir config show` prints.
+func TestShownConfigurationIsTaken(t *testing.T) {
+	exit, shown, stderr := weir("config", "show")
+	if exit != 0 || !strings.Contains(shown, "linger: 30ms") {
+		t.Fatalf("exit %d: %s\n%s", exit, stderr, shown)
+	}
+	exit, again, stderr := weir("config", "show", "--config", writeConfig(t, shown))
+	if exit != 0 || again != shown {
+		t.Errorf("exit %d: %s\nshown:\n%s\nread back:\n%s", exit, stderr, shown, again)
+	}
+}
+
 // TestUp runs the whole of weir twice on the embedded broker and pretended containers, and wants every record that the agent
 // read in the archive, once.
 func TestUp(t *testing.T) {

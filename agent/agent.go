@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +30,9 @@ type Agent struct {
 	m      metrics
 
 	commands chan command
-	sources  map[string]*source // by name
+	sources  map[string]*source // by name; changed by the reading goroutine, under mu
+	mu       sync.Mutex
+	blocked  atomic.Bool // reading waits for Kafka
 	saved    checkpoint
 	forgot   bool // saved differs from the file although no source is dirty
 	events   eventQueue
@@ -119,6 +122,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		wg.Go(func() { a.pods(ctx) })
 	}
 	wg.Go(func() { a.events.send(sending) })
+	wg.Go(func() { a.serveStatus(ctx) })
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(a.cfg.StopTimeout, stopSending) })
 	defer stop()
 
@@ -259,6 +263,7 @@ func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bo
 		s.idle = min(s.idle+a.cfg.Poll, 40*a.cfg.Poll)
 		s.next = now.Add(s.idle)
 	}
+	s.show(now)
 	return more
 }
 
@@ -292,7 +297,9 @@ func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool) error {
 		done := s.done
 		s.mu.Unlock()
 		if done {
+			a.mu.Lock()
 			delete(a.sources, name)
+			a.mu.Unlock()
 			delete(a.saved.Sources, name)
 			a.forgot = true
 			a.m.sources.Dec()
@@ -333,7 +340,9 @@ func (a *Agent) resume(name string, s saved) {
 	}
 	slices.SortFunc(src.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
 	a.configure(src)
+	a.mu.Lock()
 	a.sources[name] = src
+	a.mu.Unlock()
 	a.m.sources.Inc()
 }
 
@@ -397,7 +406,9 @@ func (s *source) run(started bool) {
 func (a *Agent) follows(name string, c container) *source {
 	s := &source{a: a, name: name, kind: formatOf(name), path: c.path, added: time.Now(), ends: map[schema.Incarnation]int64{}, resource: a.resource(c)}
 	a.configure(s)
+	a.mu.Lock()
 	a.sources[s.name] = s
+	a.mu.Unlock()
 	a.m.sources.Inc()
 	return s
 }

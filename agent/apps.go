@@ -89,7 +89,7 @@ func (a *Agent) configure(s *source) {
 			j = a.joiners["app:"+everyApp]
 		}
 	}
-	s.joiner, s.maxGap = j.joiner, j.maxGap
+	s.app, s.joiner, s.maxGap = app, j.joiner, j.maxGap
 }
 
 // redact replaces the secrets of a body, and counts them. The result is valid until the next call.

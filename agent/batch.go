@@ -90,6 +90,8 @@ func (s *source) send(ctx context.Context, m ingest.Message, at schema.Position,
 		s.done = last
 		s.mu.Unlock()
 	}
+	s.a.blocked.Store(true)
+	defer s.a.blocked.Store(false)
 	return s.a.out.Send(ctx, m)
 }
 

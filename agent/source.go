@@ -45,6 +45,7 @@ type source struct {
 	path     string
 	kind     *format
 	resource []schema.Attr
+	app      string // of resource, for the status
 
 	file      *os.File
 	inc       schema.Incarnation
@@ -78,6 +79,7 @@ type source struct {
 	resumeAt *mark // from the checkpoint, until the file is open
 
 	mu    sync.Mutex
+	shown shown
 	acked mark
 	dirty bool
 	done  bool // everything is acknowledged and the source is to be forgotten
@@ -157,6 +159,7 @@ func (s *source) enter(files []logFile, at int, offset int64) error {
 		s.file.Close()
 	}
 	s.file, s.inc, s.firstLine, s.offset = next.f, next.inc, next.first, offset
+	s.show(time.Now())
 	return nil
 }
 

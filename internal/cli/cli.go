@@ -28,7 +28,7 @@ type globals struct {
 
 type commands struct {
 	globals
-	Agent     agentCmd     `cmd:"" help:"Read this node's containers and engine events into Kafka."`
+	Agent     agentCmds    `cmd:"" help:"Read this node's containers and engine events into Kafka; or say how it goes."`
 	Indexer   indexerCmd   `cmd:"" help:"Make records searchable in Elasticsearch."`
 	Archiver  archiverCmd  `cmd:"" help:"Archive records as Parquet in HDFS or a folder."`
 	Processor processorCmd `cmd:"" help:"Turn records into signals."`

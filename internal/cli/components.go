@@ -176,6 +176,10 @@ func (g *globals) component(ctx context.Context, name string) error {
 }
 
 type (
+	agentCmds struct {
+		Run    agentCmd       `cmd:"" default:"withargs" help:"Read this node's containers and engine events into Kafka."`
+		Status agentStatusCmd `cmd:"" help:"Show what the agent of this host reads, the farthest behind first."`
+	}
 	agentCmd     struct{}
 	indexerCmd   struct{}
 	archiverCmd  struct{}

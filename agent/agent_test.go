@@ -676,6 +676,26 @@ func TestEventsWithATurnedBackClock(t *testing.T) {
 	}
 }
 
+// TestForgottenEvents has an engine that no longer knows what the agent took last.
+func TestForgottenEvents(t *testing.T) {
+	f := setup(t)
+	web := map[string]string{"name": "web", "exitCode": "0"}
+	f.engine.emit("start", "c1", 100e9, web)
+	stop := f.start()
+	f.await("an event", func() bool { return len(f.out.eventNames()) == 1 })
+	stop()
+	f.engine.mu.Lock()
+	f.engine.history = nil
+	f.engine.mu.Unlock()
+	f.engine.emit("die", "c1", 200e9, web)
+	stop = f.start()
+	f.await("the events after", func() bool { return len(f.out.eventNames()) == 3 })
+	stop()
+	if got, want := fmt.Sprint(f.out.eventNames()), "[docker.container.start weir.gap.opened docker.container.die]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+}
+
 func TestEventsAreNotRepeated(t *testing.T) {
 	f := setup(t)
 	f.engine.emit("start", "c1", 100, map[string]string{"name": "web"})

@@ -33,6 +33,8 @@ type eventQueue struct {
 	recent map[eventKey]bool
 	order  []eventKey // of recent, oldest first
 	done   eventMark  // what is acknowledged
+
+	awaited eventKey // to be repeated after a reconnect; zero when it was, or none is
 }
 
 // eventKey tells an event from its repeats after a reconnect.
@@ -62,6 +64,7 @@ func (a *Agent) follow(ctx context.Context) {
 	for try := 0; ctx.Err() == nil; try++ {
 		// Subscribed first and listed second, nothing that happens between is missed.
 		since := a.events.since()
+		a.events.await()
 		began := time.Now()
 		listed := make(chan struct{})
 		err := a.engine.follow(ctx, since, func() { go func() { defer close(listed); a.reconcile(ctx) }() }, func(m events.Message) { a.event(ctx, m) })
@@ -170,8 +173,15 @@ func (q *eventQueue) since() int64 {
 func (q *eventQueue) put(m events.Message) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.repeated(keyOf(m)) {
+	key := keyOf(m)
+	if key == q.awaited {
+		q.awaited = eventKey{}
+	}
+	if q.repeated(key) {
 		return false
+	}
+	if q.awaited != (eventKey{}) {
+		q.gap(m.TimeNano)
 	}
 	if len(q.queue) < maxQueuedEvents {
 		q.queue = append(q.queue, m)
@@ -182,6 +192,27 @@ func (q *eventQueue) put(m events.Message) bool {
 	q.signal()
 	return true
 }
+
+// await expects that the engine repeats the last event after a reconnect. If it does not, it has forgotten it, and perhaps
+// others that came after it: it remembers 256, and none over its own restart.
+func (q *eventQueue) await() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := len(q.order); n > 0 {
+		q.awaited = q.order[n-1]
+	}
+}
+
+// gap puts a record of it before the event that shows it. The caller has the lock.
+func (q *eventQueue) gap(until int64) {
+	q.a.m.eventGaps.Inc()
+	q.a.log.Warn("the engine has forgotten events that were not read; the containers are listed anew", "from", time.Unix(0, q.awaited.Time), "to", time.Unix(0, until))
+	q.queue = append(q.queue, events.Message{Type: gapType, TimeNano: until, Actor: events.Actor{Attributes: map[string]string{"from": strconv.FormatInt(q.awaited.Time, 10), "to": strconv.FormatInt(until, 10)}}})
+	q.awaited = eventKey{}
+}
+
+// gapType marks an entry of the queue that is no event of the engine.
+const gapType = events.Type("weir.gap")
 
 func (q *eventQueue) signal() {
 	select {
@@ -232,7 +263,11 @@ func (q *eventQueue) send(ctx context.Context) {
 
 func (q *eventQueue) sendOne(ctx context.Context, m events.Message) error {
 	resource, r := q.record(m)
-	return q.emit(ctx, max(m.TimeNano, q.last+1), keyOf(m), resource, r)
+	key := keyOf(m)
+	if m.Type == gapType {
+		key = eventKey{} // the engine will not repeat it
+	}
+	return q.emit(ctx, max(m.TimeNano, q.last+1), key, resource, r)
 }
 
 func keyOf(m events.Message) eventKey {
@@ -287,6 +322,10 @@ func (q *eventQueue) emit(ctx context.Context, at int64, key eventKey, resource 
 
 // record turns an engine event into a record: docker.<type>.<action>, with what follows a colon in the action as an attribute.
 func (q *eventQueue) record(m events.Message) (resource []schema.Attr, r schema.Record) {
+	if m.Type == gapType {
+		return nil, schema.Record{EventName: schema.EventGapOpened, Severity: 13, SeverityText: "WARN", Time: m.TimeNano, Body: "the engine has forgotten events that were not read",
+			Attrs: []schema.Attr{schema.String("weir.gap.from", m.Actor.Attributes["from"]), schema.String("weir.gap.to", m.Actor.Attributes["to"])}}
+	}
 	action, detail, _ := strings.Cut(string(m.Action), ": ")
 	r = schema.Record{Time: m.TimeNano, EventName: "docker." + string(m.Type) + "." + action, Severity: 9, SeverityText: "INFO"}
 	name := m.Actor.Attributes["name"]

@@ -6,9 +6,9 @@ import (
 )
 
 type metrics struct {
-	read, records, damaged, reconnects, checkpointErrors prometheus.Counter
-	sources, lag                                         prometheus.Gauge
-	lost, unsupported, redacted                          *prometheus.CounterVec
+	read, records, damaged, reconnects, eventGaps, checkpointErrors prometheus.Counter
+	sources, lag                                                    prometheus.Gauge
+	lost, unsupported, redacted                                     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -27,6 +27,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		records:          counter("weir_agent_records_total", "Log records put into batches."),
 		damaged:          counter("weir_agent_damaged_lines_total", "Lines that the json-file driver does not write; they are sent as they are."),
 		reconnects:       counter("weir_agent_event_reconnects_total", "Times that the engine's event stream ended and was taken up again."),
+		eventGaps:        counter("weir_agent_event_gaps_total", "Times that the engine had forgotten events before they were read."),
 		checkpointErrors: counter("weir_agent_checkpoint_errors_total", "Checkpoints that could not be written."),
 		sources:          gauge("weir_agent_sources", "Container logs followed."),
 		lag:              gauge("weir_agent_lag_bytes", "Bytes of open log files that are not read yet."),

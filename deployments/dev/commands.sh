@@ -228,7 +228,10 @@ command_env() {
       continue
     fi
     case $name in
-      kafka) export_line WEIR_KAFKA_BROKERS "$(kafka_address)" ;;
+      kafka)
+        export_line WEIR_KAFKA_BROKERS "$(kafka_address)"
+        export_line WEIR_KAFKA_LIB "$DIST_DIR/kafka-$KAFKA_VERSION/lib"
+        ;;
       elasticsearch) export_line WEIR_ELASTICSEARCH_URL "$(elasticsearch_address)" ;;
       namenode)
         export_line WEIR_HDFS_NAMENODE "$HOST:${PORT[NAMENODE]}"

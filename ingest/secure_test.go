@@ -1,0 +1,274 @@
+//go:build e2e
+
+package ingest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/schema"
+)
+
+// authority signs certificates for a test.
+type authority struct {
+	t    *testing.T
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	ca   string // file
+}
+
+func newAuthority(t *testing.T, dir, name string) *authority {
+	a := &authority{t: t, dir: dir}
+	a.ca, _ = a.issue(name, true)
+	return a
+}
+
+// issue writes <name>.pem and <name>.key, and <name>.both.pem with the key and the chain as Kafka wants them.
+func (a *authority) issue(name string, isCA bool) (cert, key string) {
+	a.t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: isCA, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	parent, signer := tmpl, private
+	if !isCA {
+		parent, signer = a.cert, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &private.PublicKey, signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if isCA {
+		a.key = private
+		if a.cert, err = x509.ParseCertificate(der); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	for suffix, data := range map[string][]byte{".pem": certPEM, ".key": keyPEM, ".both.pem": append(append([]byte(nil), keyPEM...), certPEM...)} {
+		if err := os.WriteFile(filepath.Join(a.dir, name+suffix), data, 0o600); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	return filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// securedKafka runs a real broker with a SASL listener over TLS and one for mutual TLS, on which only users with an
+// access control entry may do anything.
+func securedKafka(t *testing.T, ca *authority) (sasl, mutual string) {
+	t.Helper()
+	lib := os.Getenv("WEIR_KAFKA_LIB")
+	if lib == "" {
+		t.Fatal("WEIR_KAFKA_LIB is not set: run `make e2e`")
+	}
+	dir := t.TempDir()
+	ca.issue("broker", false)
+	saslPort, mutualPort, controller := freePort(t), freePort(t), freePort(t)
+	const login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+	properties := fmt.Sprintf(`process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:%[3]d
+listeners=SASL_SSL://127.0.0.1:%[1]d,SSL://127.0.0.1:%[2]d,CONTROLLER://127.0.0.1:%[3]d
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
+inter.broker.listener.name=SASL_SSL
+sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN
+sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=%[4]s username="admin" password="admin-secret";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=%[4]s;
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_shipper="s3cret";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:admin;User:ANONYMOUS;User:shipper
+ssl.keystore.type=PEM
+ssl.keystore.location=%[5]s/broker.both.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=%[6]s
+listener.name.ssl.ssl.client.auth=required
+ssl.principal.mapping.rules=RULE:^CN=([^,]+).*$/$1/,DEFAULT
+log.dirs=%[7]s/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+auto.create.topics.enable=false
+log.cleaner.dedupe.buffer.size=4194304
+`, saslPort, mutualPort, controller, login, ca.dir, ca.ca, dir)
+	config := filepath.Join(dir, "secure.properties")
+	if err := os.WriteFile(config, []byte(properties), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	java := func(args ...string) *exec.Cmd {
+		return exec.Command("java", append([]string{"-Xmx160m", "-XX:+UseSerialGC", "-cp", lib + "/*"}, args...)...)
+	}
+	format := []string{"kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAg", "-c", config}
+	for _, user := range []string{"SCRAM-SHA-512=[name=admin,password=admin-secret]", "SCRAM-SHA-512=[name=shipper,password=s3cret]", "SCRAM-SHA-256=[name=shipper,password=s3cret]", "SCRAM-SHA-512=[name=stranger,password=s3cret]"} {
+		format = append(format, "--add-scram", user)
+	}
+	if out, err := java(format...).CombinedOutput(); err != nil {
+		t.Fatalf("format: %v\n%s", err, out)
+	}
+	log, err := os.Create(filepath.Join(dir, "kafka.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	broker := java("kafka.Kafka", config)
+	broker.Stdout, broker.Stderr = log, log
+	broker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = broker.Process.Kill()
+		_ = broker.Wait()
+		if b, _ := os.ReadFile(log.Name()); t.Failed() {
+			t.Logf("the broker's log ends:\n%s", b[max(0, len(b)-2000):])
+		}
+	})
+	return fmt.Sprintf("127.0.0.1:%d", saslPort), fmt.Sprintf("127.0.0.1:%d", mutualPort)
+}
+
+// roundTrip makes a topic, writes a batch and reads it back.
+func roundTrip(ctx context.Context, cfg KafkaConfig, topic string) error {
+	k, err := NewKafka(cfg)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	plan, err := PlanTopics(ctx, k, []TopicSpec{{topic, 1, 1, nil}})
+	if err != nil {
+		return err
+	}
+	if err := ApplyTopics(ctx, k, plan); err != nil {
+		return err
+	}
+	p, err := NewProducer(k, DefaultProducerConfig(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- p.Run(running) }()
+	defer func() { stop(); <-done }()
+	var e schema.Encoder
+	e.Reset("s", schema.Incarnation{}, nil)
+	e.Append(&schema.Record{Body: "over a secured line"})
+	if err := p.Send(ctx, Message{Topic: topic, Source: "s", End: schema.Position{Offset: 1}, Count: 1, Value: e.Bytes()}); err != nil {
+		return err
+	}
+	if err := p.Flush(ctx); err != nil {
+		return err
+	}
+	found := errors.New("found")
+	err = k.Tail(ctx, []string{topic}, true, func(b *schema.Batch) error {
+		if len(b.Records) == 1 && b.Records[0].Body == "over a secured line" {
+			return found
+		}
+		return errors.New("another record")
+	}, nil)
+	if !errors.Is(err, found) {
+		return fmt.Errorf("reading: %w", err)
+	}
+	return nil
+}
+
+// TestSecuredKafka writes and reads over each way of authentication that the configuration knows, and wants an error
+// that says what is wrong where a credential is.
+func TestSecuredKafka(t *testing.T) {
+	dir := t.TempDir()
+	ca := newAuthority(t, dir, "ca")
+	other := newAuthority(t, t.TempDir(), "other-ca")
+	cert, key := ca.issue("shipper", false)
+	saslAddr, mutualAddr := securedKafka(t, ca)
+	t.Setenv("TEST_KAFKA_PASSWORD", "s3cret")
+	t.Setenv("TEST_KAFKA_WRONG", "wrong")
+	file := filepath.Join(dir, "password")
+	if err := os.WriteFile(file, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := func(addr string, tls *TLSConfig, sasl *SASLConfig) KafkaConfig {
+		c := DefaultKafkaConfig()
+		c.Brokers, c.TLS, c.SASL = []string{addr}, tls, sasl
+		return c
+	}
+	trusted := &TLSConfig{CAFile: ca.ca}
+	ready, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	good := config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: "shipper", PasswordEnv: "TEST_KAFKA_PASSWORD"})
+	for err := roundTrip(ready, good, "weir.first"); err != nil; err = roundTrip(ready, good, "weir.first") {
+		if ready.Err() != nil {
+			t.Fatalf("the broker does not come up: %v", err)
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	for _, c := range []struct {
+		name string
+		cfg  KafkaConfig
+		want string // in the error; empty: it works
+	}{
+		{"SCRAM-SHA-512", good, ""},
+		{"SCRAM-SHA-256, password from a file", config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-256", Username: "shipper", PasswordFile: file}), ""},
+		{"PLAIN", config(saslAddr, trusted, &SASLConfig{Mechanism: "PLAIN", Username: "shipper", PasswordEnv: "TEST_KAFKA_PASSWORD"}), ""},
+		{"mutual TLS", config(mutualAddr, &TLSConfig{CAFile: ca.ca, CertFile: cert, KeyFile: key}, nil), ""},
+		{"wrong password", config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: "shipper", PasswordEnv: "TEST_KAFKA_WRONG"}), "SASL Authentication Failed"},
+		{"unknown authority", config(saslAddr, &TLSConfig{CAFile: other.ca}, good.SASL), "certificate signed by unknown authority"},
+		{"no client certificate", config(mutualAddr, trusted, nil), "bad certificate"},
+		{"no TLS", config(saslAddr, nil, good.SASL), ""},
+		{"no permission", config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: "stranger", PasswordEnv: "TEST_KAFKA_PASSWORD"}), "Authorization Failed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err := roundTrip(ctx, c.cfg, "weir."+strings.ReplaceAll(strings.ReplaceAll(c.name, " ", "-"), ",", ""))
+			switch {
+			case c.name == "no TLS":
+				if err == nil {
+					t.Error("a plain connection was taken")
+				}
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+			if err != nil && (strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "wrong-")) {
+				t.Errorf("the error tells a secret: %v", err)
+			}
+		})
+	}
+}

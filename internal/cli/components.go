@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -163,16 +165,55 @@ func (d deadLetters) Put(ctx context.Context, l indexer.DeadLetter) error {
 	return d.p.Send(ctx, ingest.Message{Topic: schema.TopicDeadLetter, Source: source, Begin: schema.Position{Offset: now}, End: schema.Position{Offset: now + 1}, Count: 1, Value: e.Bytes()})
 }
 
+// component runs one component until ctx ends. On SIGHUP it reads the configuration anew; a good one takes the place of the
+// old after a graceful stop, so that nothing is lost, and a bad one is told and changes nothing.
 func (g *globals) component(ctx context.Context, name string) error {
 	cfg, err := g.load()
 	if err != nil {
 		return err
 	}
-	r, err := newRuntime(cfg, telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level))
-	if err != nil {
-		return err
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	for {
+		log := telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level)
+		r, err := newRuntime(cfg, log)
+		if err != nil {
+			return err
+		}
+		running, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- r.run(running, name) }()
+		again, err := g.supervise(log, reload, stop, done, &cfg)
+		stop()
+		if !again {
+			return err
+		}
 	}
-	return r.run(ctx, name)
+}
+
+// supervise waits for the component's end, or for a new configuration that is good; then it stops the component and says
+// that it is to be started again.
+func (g *globals) supervise(log *slog.Logger, reload <-chan os.Signal, stop func(), done <-chan error, cfg *config.Config) (again bool, err error) {
+	for {
+		select {
+		case err := <-done:
+			return false, err
+		case <-reload:
+			fresh, err := g.load()
+			if err != nil {
+				log.Error("the configuration is not good; going on with the one before", "err", err)
+				continue
+			}
+			log.Info("the configuration was read anew")
+			stop()
+			if err := <-done; err != nil {
+				return false, err
+			}
+			*cfg = fresh
+			return true, nil
+		}
+	}
 }
 
 type (

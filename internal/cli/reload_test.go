@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"weir/internal/broker"
+)
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func healthy(addr string) bool {
+	req, _ := http.NewRequest(http.MethodGet, "http://"+addr+"/healthz", nil)
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// TestReload changes the configuration of a running component: a good change is taken, a bad one changes nothing.
+func TestReload(t *testing.T) {
+	b, err := broker.Start(t.TempDir(), 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	first, second := freeAddress(t), freeAddress(t)
+	text := func(listen string) string {
+		return fmt.Sprintf("kafka:\n  brokers: [%s]\nhttp:\n  listen: %s\n", b.Addrs()[0], listen)
+	}
+	config := writeConfig(t, text(first))
+	if exit, _, stderr := weir("topics", "apply", "--config", config); exit != 0 {
+		t.Fatal(stderr)
+	}
+	var stderr output
+	done := make(chan int, 1)
+	go func() { done <- Main([]string{"control", "--config", config}, &output{}, &stderr) }()
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s did not come:\n%s", what, stderr.String())
+			}
+		}
+	}
+	reload := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await("the first address", func() bool { return healthy(first) })
+	reload(text(second))
+	await("the second address", func() bool { return healthy(second) && !healthy(first) })
+	reload("kafka:\n  broker: [x]\n")
+	await("the error", func() bool { return strings.Contains(stderr.String(), "there is no key \\\"broker\\\" here") })
+	if !healthy(second) {
+		t.Error("a bad configuration stopped the component")
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if exit := <-done; exit != 0 {
+		t.Errorf("exit %d:\n%s", exit, stderr.String())
+	}
+}

@@ -68,6 +68,7 @@ type command struct {
 	container container
 	gone      bool // destroyed
 	started   bool
+	nudge     bool            // it has been started: look at once, if it is known
 	doubt     bool            // whether it was read is not known
 	all       map[string]bool // set: the ids of all containers that the engine had at the time asOf
 	asOf      time.Time
@@ -370,6 +371,11 @@ func (a *Agent) obey(c command) {
 		}
 		if s != nil {
 			s.removed, s.next = true, time.Time{}
+		}
+	case c.nudge:
+		if s != nil {
+			s.run(true)
+			s.idle, s.next = 0, time.Time{}
 		}
 	case a.gone[id]: // inspected just before it was destroyed
 	case c.container.driver != "json-file" && c.container.driver != criDriver:

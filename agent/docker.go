@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -36,7 +37,10 @@ type container struct {
 // callTimeout bounds list and inspect; the event stream has no bound.
 const callTimeout = 30 * time.Second
 
-type docker struct{ c *client.Client }
+type docker struct {
+	c    *client.Client
+	root atomic.Pointer[string] // the engine's data folder, once it has said where it is
+}
 
 func newDocker(host string) (*docker, error) {
 	opts := []client.Opt{client.FromEnv}
@@ -47,7 +51,7 @@ func newDocker(host string) (*docker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker_host: %w", err)
 	}
-	return &docker{c}, nil
+	return &docker{c: c}, nil
 }
 
 // Engine asks whether this host's containers can be read: whether a Docker engine answers at host (empty: DOCKER_HOST or the
@@ -111,10 +115,28 @@ func (d *docker) inspect(ctx context.Context, id string) (container, error) {
 		c.driver = r.HostConfig.LogConfig.Type
 	}
 	if c.driver == "json-file" {
-		// The engine names the path only once the log exists, but it is always this one under its folder.
-		c.path = r.LogPath
+		// The engine names the log only when the container is started. It is this one, and to know it before helps to
+		// open the log of a container that lives for an instant.
+		if c.path = r.LogPath; c.path == "" {
+			c.path = d.logPath(ctx, id)
+		}
 	}
 	return c, nil
+}
+
+// logPath is where moby's json-file driver keeps a container's log (daemon/logs.go); empty when the engine does not say
+// where its data are.
+func (d *docker) logPath(ctx context.Context, id string) string {
+	root := d.root.Load()
+	if root == nil {
+		res, err := d.c.Info(ctx, client.InfoOptions{})
+		if err != nil || res.Info.DockerRootDir == "" {
+			return ""
+		}
+		root = &res.Info.DockerRootDir
+		d.root.Store(root)
+	}
+	return filepath.Join(*root, "containers", id, id+"-json.log")
 }
 
 func (d *docker) follow(ctx context.Context, since int64, ready func(), f func(events.Message)) error {

@@ -135,6 +135,9 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 			a.ran[id] = true
 		}
 	}
+	if m.Action == events.ActionStart { // one that is known from its creation is opened without asking the engine first
+		a.command(ctx, command{prefix: a.dockerPrefix(), container: container{id: id}, nudge: true})
+	}
 	switch m.Action {
 	case events.ActionCreate, events.ActionStart, events.ActionRename:
 		go func() { // inspect may take its time; the stream must not wait

@@ -56,6 +56,7 @@ type topic struct {
 	tally
 	exits  map[string]int64 // die events: exit code by container
 	losses int
+	lostBy map[string]int // loss records by container
 	closed int
 	broken int // bodies that are not what was written
 }
@@ -63,7 +64,7 @@ type topic struct {
 // readTopic reads a whole topic from its start.
 func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 	t.Helper()
-	got := &topic{tally: *newTally(), exits: map[string]int64{}}
+	got := &topic{tally: *newTally(), exits: map[string]int64{}, lostBy: map[string]int{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	idle := time.AfterFunc(5*time.Second, cancel)
@@ -84,6 +85,7 @@ func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 				}
 			case schema.EventLoss:
 				got.losses++
+				got.lostBy[container]++
 			case schema.EventSourceClosed:
 				got.closed++
 			case "docker.container.die":

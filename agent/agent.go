@@ -32,7 +32,8 @@ type Agent struct {
 	commands chan command
 	sources  map[string]*source // by name; changed by the reading goroutine, under mu
 	mu       sync.Mutex
-	blocked  atomic.Bool // reading waits for Kafka
+	blocked  atomic.Bool           // reading waits for Kafka
+	diskErr  atomic.Pointer[error] // of the last checkpoint
 	saved    checkpoint
 	forgot   bool // saved differs from the file although no source is dirty
 	events   eventQueue
@@ -461,6 +462,14 @@ func pick(keys []string, labels map[string]string, otherwise string) string {
 	return otherwise
 }
 
+// DiskReady returns why the last checkpoint could not be written, or nil.
+func (a *Agent) DiskReady(context.Context) error {
+	if err := a.diskErr.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // checkpoint writes what is acknowledged, when that changed.
 func (a *Agent) checkpoint() error {
 	changed, unread := a.forgot, int64(0)
@@ -490,8 +499,10 @@ func (a *Agent) checkpoint() error {
 	}
 	if err := a.saved.save(a.cfg.StateDir); err != nil {
 		a.forgot = true // so that the next second tries again
+		a.diskErr.Store(&err)
 		return err
 	}
 	a.forgot = false
+	a.diskErr.Store(nil)
 	return nil
 }

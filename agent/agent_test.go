@@ -212,6 +212,7 @@ type fixture struct {
 	engine *fakeEngine
 	out    *kafka
 	send   sender // instead of out
+	agent  *Agent // the last that was started
 	log    *dockerLog
 
 	mayFail bool // the stop, since Kafka is away
@@ -238,6 +239,7 @@ func (f *fixture) start() (stop func()) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -636,6 +638,26 @@ func TestGoneWithTheState(t *testing.T) {
 	if names := fmt.Sprint(f.out.eventNames()); strings.Count(names, schema.EventLoss) != 1 {
 		t.Errorf("events: %s", names)
 	}
+}
+
+// TestFullDisk cannot write checkpoints for a while: reading goes on, readiness says why, and the next checkpoint mends it.
+func TestFullDisk(t *testing.T) {
+	f := setup(t)
+	f.log.write("stdout", "first\n")
+	defer f.start()()
+	f.expect("stdout: first")
+	path := filepath.Join(f.cfg.StateDir, checkpointName)
+	f.await("a checkpoint", func() bool { _, err := os.Stat(path); return err == nil && f.agent.DiskReady(t.Context()) == nil })
+	if err := os.Mkdir(path+".tmp", 0o700); err != nil { // the file that is written aside cannot be made
+		t.Fatal(err)
+	}
+	f.log.write("stdout", "second\n")
+	f.expect("stdout: first", "stdout: second")
+	f.await("the error", func() bool { return f.agent.DiskReady(t.Context()) != nil })
+	if err := os.Remove(path + ".tmp"); err != nil {
+		t.Fatal(err)
+	}
+	f.await("the next checkpoint", func() bool { return f.agent.DiskReady(t.Context()) == nil })
 }
 
 func TestDamagedCheckpoint(t *testing.T) {

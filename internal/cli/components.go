@@ -35,6 +35,7 @@ type runtime struct {
 	reg      *prometheus.Registry
 	kafka    *ingest.Kafka
 	producer *ingest.Producer
+	checks   []telemetry.Check // what must hold for the process to be ready
 }
 
 func newRuntime(cfg config.Config, log *slog.Logger) (*runtime, error) {
@@ -56,6 +57,7 @@ var componentsByName = map[string]component{
 		if err != nil {
 			return nil, err
 		}
+		r.checks = append(r.checks, telemetry.Check{Name: "agent.state_dir", Ask: a.DiskReady})
 		return a.Run, nil
 	},
 	"indexer": func(r *runtime) (func(context.Context) error, error) {
@@ -121,11 +123,11 @@ func (r *runtime) run(ctx context.Context, names ...string) error {
 	defer stopLast()
 	var base errgroup.Group
 	base.Go(func() error { return r.producer.Run(last) })
-	ready := telemetry.Check{Name: "kafka", Ask: r.kafka.Ping}
+	r.checks = append(r.checks, telemetry.Check{Name: "kafka", Ask: r.kafka.Ping})
 	components, cctx := errgroup.WithContext(ctx)
 	base.Go(func() error { return telemetry.Serve(last, r.cfg.HTTP.Pprof, "http.pprof", telemetry.Profiles()) })
 	components.Go(func() error {
-		return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", telemetry.Handler(r.reg, ready))
+		return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", telemetry.Handler(r.reg, r.checks...))
 	})
 	for _, run := range runs {
 		components.Go(func() error { return run(cctx) })

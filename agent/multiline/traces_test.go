@@ -217,7 +217,7 @@ Caused by:
 
 Stack backtrace:
    0: anyhow::error::<impl>::from
-             at /root/.cargo/registry/src/anyhow-1.0.75/src/error.rs:565:25`,
+             at /home/app/.cargo/registry/src/anyhow-1.0.75/src/error.rs:565:25`,
 }
 
 // singles are lines of which each is a record.

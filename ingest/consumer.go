@@ -105,9 +105,11 @@ func (c *Consumer) Run(ctx context.Context) error {
 }
 
 func (c *Consumer) member(ctx context.Context) error {
+	// A member has as long to give its partitions up as it has to be missed when it died: at a rebalance nothing is committed
+	// any more, and a sink that is still busy after that is kept out by its own means (ids, the archive's fence).
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: c.cfg.Group, Brokers: c.k.cfg.Brokers, Dialer: c.k.dialer, Topics: c.cfg.Topics,
-		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: 30 * time.Second, JoinGroupBackoff: time.Second,
+		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: c.cfg.SessionTimeout, JoinGroupBackoff: time.Second,
 		WatchPartitionChanges: true, PartitionWatchInterval: 5 * time.Second, StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
 			c.log.Debug("consumer group", "message", fmt.Sprintf(format, args...))

@@ -90,12 +90,14 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 	if cfg.HTTP.Listen != "" {
 		say("metrics", "http://%s/metrics, /healthz, /readyz", cfg.HTTP.Listen)
 	}
-	tail := filepath.Clean(os.Args[0]) + " tail"
+	self := filepath.Clean(os.Args[0])
+	tail := self + " tail"
 	if !slices.Equal(cfg.Kafka.Brokers, ingest.DefaultKafkaConfig().Brokers) {
 		tail = "WEIR_KAFKA_BROKERS=" + strings.Join(cfg.Kafka.Brokers, ",") + " " + tail
 	}
 	say("try", "%s --level warn", tail)
 	say("", "%s --topic weir.events", tail)
+	say("", "%s agent status --state-dir %s", self, cfg.Agent.StateDir)
 	return u.show(ctx, g, cfg, host, found, filepath.Join(base, "weir.log"), names)
 }
 

@@ -41,8 +41,7 @@ type Agent struct {
 	began   time.Time
 	fresh   bool              // there was no checkpoint
 	ran     map[string]bool   // containers whose creation was seen: whether their start was; the event stream's goroutine's
-	gone    map[string]bool   // containers destroyed lately, whose inspection may still come in
-	goneIDs []string          // of gone, oldest first
+	gone    recently[string]  // containers destroyed lately: an inspection that comes late does not bring them back
 	foreign map[string]string // containers whose logs another driver keeps: the driver
 
 	watcher *watcher        // nil: there is none
@@ -100,7 +99,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
-		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: map[string]bool{}, foreign: map[string]string{}, m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: newRecently[string](1024), foreign: map[string]string{}, m: newMetrics(reg)}
 	a.events.init(a)
 	if err := a.prepare(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -133,7 +132,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.events.close()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.StopTimeout)
 	defer cancel()
-	err := a.sealAll(last, time.Now(), true)
+	now := time.Now()
+	err := a.sealAll(last, now, true, &now)
 	err = errors.Join(err, a.out.Flush(last))
 	err = errors.Join(err, a.checkpoint())
 	stopSending()
@@ -146,10 +146,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
-func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool) error {
+// sealAll sends the batches that are due, or all, forgets the sources that are done, and moves wake to when the next
+// batch is due.
+func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool, wake *time.Time) error {
 	for name, s := range a.sources {
 		if err := s.sealIfDue(ctx, now, force); err != nil {
 			return err
+		}
+		if s.enc.Count() > 0 {
+			*wake = earlier(*wake, s.opened.Add(a.cfg.Linger))
 		}
 		s.mu.Lock()
 		done := s.done
@@ -189,7 +194,7 @@ func (a *Agent) reuse(b []byte) {
 
 // resume takes up a source of the checkpoint; the engine may no longer know its container.
 func (a *Agent) resume(name string, s saved) {
-	src := &source{a: a, name: name, kind: formatOf(name), path: s.Path, ends: map[schema.Incarnation]int64{}, acked: s.mark, started: s.Started}
+	src := &source{path: s.Path, acked: s.mark, started: s.Started}
 	if s.mark.At != (schema.Position{}) { // else nothing of it was acknowledged, and it is read from its start
 		src.resumeAt = &s.mark
 	}
@@ -197,9 +202,15 @@ func (a *Agent) resume(name string, s saved) {
 		src.resource = append(src.resource, schema.String(k, v))
 	}
 	slices.SortFunc(src.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
-	a.configure(src)
+	a.enlist(name, src)
+}
+
+// enlist adds a source that has its path and its resource.
+func (a *Agent) enlist(name string, s *source) {
+	s.a, s.name, s.kind, s.ends = a, name, formatOf(name), map[schema.Incarnation]int64{}
+	a.configure(s)
 	a.mu.Lock()
-	a.sources[name] = src
+	a.sources[name] = s
 	a.mu.Unlock()
 	a.m.sources.Inc()
 }
@@ -216,7 +227,7 @@ func (a *Agent) obey(c command) {
 			}
 		}
 	case c.gone:
-		a.forget(id)
+		a.gone.add(id)
 		if _, ok := a.foreign[id]; ok {
 			delete(a.foreign, id)
 			return
@@ -234,7 +245,7 @@ func (a *Agent) obey(c command) {
 			s.run(true)
 			s.idle, s.next = 0, time.Time{}
 		}
-	case a.gone[id]: // inspected just before it was destroyed
+	case a.gone.has(id): // inspected just before it was destroyed
 	case c.container.driver != "json-file" && c.container.driver != criDriver:
 		if _, ok := a.foreign[id]; !ok {
 			a.foreign[id] = c.container.driver
@@ -245,12 +256,11 @@ func (a *Agent) obey(c command) {
 	default:
 		if s == nil {
 			s = a.follows(c.prefix+id, c.container)
+		} else if s.enc.Count() == 0 || len(s.resource) == 0 {
+			s.resource = a.resource(c.container)
 		}
 		s.run(c.started)
 		s.next = time.Time{}
-		if s.enc.Count() == 0 || len(s.resource) == 0 {
-			s.resource = a.resource(c.container)
-		}
 	}
 }
 
@@ -265,26 +275,11 @@ func (s *source) run(started bool) {
 	}
 }
 
-// follows adds a source.
+// follows adds the source of a container that the engine or the kubelet has.
 func (a *Agent) follows(name string, c container) *source {
-	s := &source{a: a, name: name, kind: formatOf(name), path: c.path, added: time.Now(), ends: map[schema.Incarnation]int64{}, resource: a.resource(c)}
-	a.configure(s)
-	a.mu.Lock()
-	a.sources[s.name] = s
-	a.mu.Unlock()
-	a.m.sources.Inc()
+	s := &source{path: c.path, added: time.Now(), resource: a.resource(c)}
+	a.enlist(name, s)
 	return s
-}
-
-// forget remembers for a while that a container is gone, so that an inspection that comes late does not bring it back.
-func (a *Agent) forget(id string) {
-	const keep = 1024
-	a.gone[id] = true
-	a.goneIDs = append(a.goneIDs, id)
-	if len(a.goneIDs) > keep {
-		delete(a.gone, a.goneIDs[0])
-		a.goneIDs = a.goneIDs[1:]
-	}
 }
 
 // resource are the attributes that all records of a container share.
@@ -330,12 +325,8 @@ func (a *Agent) DiskReady(context.Context) error {
 func (a *Agent) checkpoint() error {
 	changed, unread := a.forgot, int64(0)
 	for name, s := range a.sources {
-		if s.file != nil && !s.armed { // one that is watched was read to its end
-			if st, err := s.file.Stat(); err == nil {
-				unread += max(0, st.Size()-s.offset)
-			}
-		}
 		s.mu.Lock()
+		unread += s.shown.unread()
 		if s.dirty {
 			tags := map[string]string{}
 			for _, t := range s.resource {

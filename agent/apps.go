@@ -27,7 +27,7 @@ func (a *Agent) prepare() (err error) {
 	if a.redactor, err = redact.New(a.cfg.Redact); err != nil {
 		return fmt.Errorf("redact: %w", err)
 	}
-	a.looksFor = strings.Join(a.cfg.secretKinds(), ",")
+	a.looksFor = strings.Join(a.cfg.Redact.Enabled(), ",")
 	a.counts = make([]int, len(a.redactor.Kinds()))
 	for _, kind := range a.redactor.Kinds() {
 		a.secrets = append(a.secrets, a.m.redacted.WithLabelValues(kind))

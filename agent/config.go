@@ -77,22 +77,6 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// secretKinds lists what is redacted, by the names that replacements bear.
-func (c Config) secretKinds() (kinds []string) {
-	for _, k := range []struct {
-		on   bool
-		name string
-	}{{c.Redact.Cards, "card"}, {c.Redact.ResidentIDs, "resident_id"}, {c.Redact.Phones, "phone"}, {c.Redact.Tokens, "token"}, {c.Redact.URLPasswords, "url_password"}} {
-		if k.on {
-			kinds = append(kinds, k.name)
-		}
-	}
-	for _, p := range c.Redact.Patterns {
-		kinds = append(kinds, p.Name)
-	}
-	return kinds
-}
-
 // lines divides a joined error.
 func lines(err error) []string {
 	if err == nil {

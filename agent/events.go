@@ -30,9 +30,8 @@ type eventQueue struct {
 	oom     map[string]bool // containers with an oom event since their start
 
 	last   int64 // position of the last event taken; the sender's
-	recent map[eventKey]bool
-	order  []eventKey // of recent, oldest first
-	done   eventMark  // what is acknowledged
+	recent recently[eventKey]
+	done   eventMark // what is acknowledged
 
 	awaited eventKey // to be repeated after a reconnect; zero when it was, or none is
 }
@@ -51,12 +50,9 @@ const keptKeys = 300
 const outOfOrder = 5 * time.Second
 
 func (q *eventQueue) init(a *Agent) {
-	q.a, q.wake, q.oom, q.recent = a, make(chan struct{}, 1), map[string]bool{}, map[eventKey]bool{}
+	q.a, q.wake, q.oom = a, make(chan struct{}, 1), map[string]bool{}
 	q.last, q.done = a.saved.Events.Last, a.saved.Events
-	q.order = slices.Clone(a.saved.Events.Recent)
-	for _, key := range q.order {
-		q.recent[key] = true
-	}
+	q.recent = newRecently(keptKeys, a.saved.Events.Recent...)
 }
 
 // follow keeps the event stream open and turns events into commands for the reading loop.
@@ -166,10 +162,8 @@ func (a *Agent) event(ctx context.Context, m events.Message) {
 func (q *eventQueue) since() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.order) == 0 {
-		return 1
-	}
-	return max(1, q.order[len(q.order)-1].Time-int64(outOfOrder))
+	newest, _ := q.recent.last()
+	return max(1, newest.Time-int64(outOfOrder))
 }
 
 // put takes an event, and reports whether it is a new one: after a reconnect the engine repeats some.
@@ -180,7 +174,7 @@ func (q *eventQueue) put(m events.Message) bool {
 	if key == q.awaited {
 		q.awaited = eventKey{}
 	}
-	if q.repeated(key) {
+	if !q.recent.add(key) { // the time alone does not tell
 		return false
 	}
 	if q.awaited != (eventKey{}) {
@@ -201,9 +195,7 @@ func (q *eventQueue) put(m events.Message) bool {
 func (q *eventQueue) await() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n := len(q.order); n > 0 {
-		q.awaited = q.order[n-1]
-	}
+	q.awaited, _ = q.recent.last()
 }
 
 // gap puts a record of it before the event that shows it. The caller has the lock.
@@ -275,20 +267,6 @@ func (q *eventQueue) sendOne(ctx context.Context, m events.Message) error {
 
 func keyOf(m events.Message) eventKey {
 	return eventKey{m.TimeNano, string(m.Type) + "/" + string(m.Action), m.Actor.ID}
-}
-
-// repeated says whether an event was taken before, and remembers it. The time alone does not tell. The caller has the lock.
-func (q *eventQueue) repeated(key eventKey) bool {
-	if q.recent[key] {
-		return true
-	}
-	q.recent[key] = true
-	q.order = append(q.order, key)
-	if len(q.order) > keptKeys {
-		delete(q.recent, q.order[0])
-		q.order = q.order[1:]
-	}
-	return false
 }
 
 // acknowledge remembers for the checkpoint that Kafka has an event. Acknowledgements come in the order of sending.

@@ -18,7 +18,7 @@ func (a *Agent) read(ctx, sending context.Context) {
 		now := time.Now()
 		wake := saveAt
 		busy := a.turns(sending, ctx, now, &wake)
-		if err := a.sealAll(sending, now, false); err != nil {
+		if err := a.sealAll(sending, now, false, &wake); err != nil {
 			return
 		}
 		if !now.Before(saveAt) {
@@ -27,11 +27,6 @@ func (a *Agent) read(ctx, sending context.Context) {
 				a.log.Error("cannot write the checkpoint; a crash now would cost repeats, not records", "dir", a.cfg.StateDir, "err", err)
 			}
 			saveAt = now.Add(time.Second)
-		}
-		for _, s := range a.sources {
-			if s.enc.Count() > 0 {
-				wake = earlier(wake, s.opened.Add(a.cfg.Linger))
-			}
 		}
 		wait := time.Duration(0)
 		if !busy {

@@ -53,6 +53,9 @@ type shown struct {
 	rateLines int64
 }
 
+// unread is how much of the file that is read was not read at the last look.
+func (v *shown) unread() int64 { return max(0, v.size-v.position.Offset) }
+
 const rateWindow = 5 * time.Second
 
 // show leaves the source's status. Called by the reading goroutine after a turn.
@@ -99,7 +102,7 @@ func (a *Agent) Status() []SourceStatus {
 		s.mu.Lock()
 		v, acked := s.shown, s.acked.At
 		s.mu.Unlock()
-		st := SourceStatus{Source: s.name, App: s.app, State: v.state, Position: v.position.String(), Acked: acked.String(), UnreadBytes: max(0, v.size-v.position.Offset), Lines: v.lines, PerSecond: v.rate, Held: v.held, LastLine: v.lastLine}
+		st := SourceStatus{Source: s.name, App: s.app, State: v.state, Position: v.position.String(), Acked: acked.String(), UnreadBytes: v.unread(), Lines: v.lines, PerSecond: v.rate, Held: v.held, LastLine: v.lastLine}
 		if st.State == "" {
 			st.State = stateNoLog
 		}

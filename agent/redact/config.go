@@ -51,6 +51,20 @@ const (
 
 var builtinKinds = []string{"card", "resident_id", "phone", "token", "url_password"}
 
+// Enabled names the kinds that are looked for, in the order of Kinds.
+func (c Config) Enabled() []string {
+	var names []string
+	for kind, on := range []bool{kindCard: c.Cards, kindResidentID: c.ResidentIDs, kindPhone: c.Phones, kindToken: c.Tokens, kindURLPassword: c.URLPasswords} {
+		if on {
+			names = append(names, builtinKinds[kind])
+		}
+	}
+	for _, p := range c.Patterns {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
 // maxKindLen is the length in bytes of the longest name of a kind.
 const maxKindLen = 40
 

@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 
+	"weir/ingest"
 	"weir/internal/config"
 )
 
@@ -70,6 +71,16 @@ func Main(args []string, stdout, stderr io.Writer) int {
 }
 
 func (g *globals) load() (config.Config, error) { return config.Load(g.Config, os.Getenv) }
+
+// kafka reads the configuration and prepares a client, which the caller closes.
+func (g *globals) kafka() (config.Config, *ingest.Kafka, error) {
+	cfg, err := g.load()
+	if err != nil {
+		return cfg, nil, err
+	}
+	k, err := ingest.NewKafka(cfg.Kafka)
+	return cfg, k, err
+}
 
 type versionCmd struct{}
 

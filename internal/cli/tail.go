@@ -27,11 +27,7 @@ func (t tailCmd) Run(ctx context.Context, g *globals) error {
 	if !ok {
 		return fmt.Errorf("--level %q is not one of trace, debug, info, warn, error, fatal", t.Level)
 	}
-	cfg, err := g.load()
-	if err != nil {
-		return err
-	}
-	k, err := ingest.NewKafka(cfg.Kafka)
+	_, k, err := g.kafka()
 	if err != nil {
 		return err
 	}
@@ -115,11 +111,7 @@ type topicsApplyCmd struct {
 }
 
 func (t topicsApplyCmd) Run(ctx context.Context, g *globals) error {
-	cfg, err := g.load()
-	if err != nil {
-		return err
-	}
-	k, err := ingest.NewKafka(cfg.Kafka)
+	cfg, k, err := g.kafka()
 	if err != nil {
 		return err
 	}

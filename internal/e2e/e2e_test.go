@@ -151,13 +151,7 @@ func TestEndToEnd(t *testing.T) {
 	prefix := "e2e-" + id + "-"
 	root := "hdfs://" + s.namenode + "/e2e/" + id
 
-	kcfg := ingest.DefaultKafkaConfig()
-	kcfg.Brokers = brokers
-	k, err := ingest.NewKafka(kcfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
+	k := newKafka(t, brokers)
 	freshTopics(t, k, brokers)
 
 	binary := filepath.Join(work, "weir")

@@ -21,7 +21,6 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/testcontainers/testcontainers-go"
 
 	"weir/ingest"
 	"weir/schema"
@@ -226,35 +225,11 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Skip("WEIR_SOAK is not set to a duration: run `make soak`")
 	}
-	env := need(t)
-	brokers := strings.Split(env.kafka, ",")
-	repository, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	work := t.TempDir()
-	kcfg := ingest.DefaultKafkaConfig()
-	kcfg.Brokers = brokers
-	k, err := ingest.NewKafka(kcfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
-	freshTopics(t, k, brokers)
-	binary, config := filepath.Join(work, "weir"), filepath.Join(work, "weir.yaml")
-	run(t, repository, nil, "go", "build", "-o", binary, "./cmd/weir")
-	node := "soak-" + time.Now().Format("150405")
-	state := filepath.Join(work, "state")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "kafka:\n  brokers: [%s]\nagent:\n  node: %s\n  state_dir: %s\nhttp:\n  listen: \"\"\n", env.kafka, node, state), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run(t, repository, nil, binary, "topics", "apply", "--config", config)
-	buildImage(t, repository, work)
-
+	e := newRig(t, "soak")
 	sink := &received{lines: map[string]map[string]map[int]bool{}, lost: map[string][]string{}, closed: map[string]bool{}, cp: map[ingest.TopicPartition]*ingest.Checkpoint{}}
-	ccfg := ingest.DefaultConsumerConfig(node, schema.TopicLogs)
+	ccfg := ingest.DefaultConsumerConfig(e.node, schema.TopicLogs)
 	ccfg.OwnCommit, ccfg.CommitInterval = true, time.Second
-	consumer, err := ingest.NewConsumer(k, ccfg, sink, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	consumer, err := ingest.NewConsumer(e.k, ccfg, sink, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,28 +237,22 @@ func TestSoak(t *testing.T) {
 	consumed := make(chan error, 1)
 	go func() { consumed <- consumer.Run(consuming) }()
 
-	agent := &process{t: t, binary: binary, config: config, name: "agent", log: filepath.Join(work, "agent.log")}
-	agent.start()
-	t.Cleanup(func() { agent.kill(); agent.tell() })
-	docker, err := client.New(client.FromEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &soak{t: t, docker: docker, prefix: node + "-", ends: map[string]written{}, r: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))}
+	e.agent.start()
+	s := &soak{t: t, docker: e.docker, prefix: e.node + "-", ends: map[string]written{}, r: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))}
 	t.Cleanup(func() {
 		for _, id := range s.live {
-			_, _ = docker.ContainerRemove(context.Background(), id, client.ContainerRemoveOptions{Force: true})
+			_, _ = e.docker.ContainerRemove(context.Background(), id, client.ContainerRemoveOptions{Force: true})
 		}
 	})
 	for range soakContainers {
 		s.start()
 	}
-	kills := s.storm(span, agent, filepath.Join(state, "checkpoint.json"), filepath.Join(repository, "deployments/dev/stack"))
+	kills := s.storm(span, e.agent, filepath.Join(e.state, "checkpoint.json"), filepath.Join(e.repository, "deployments/dev/stack"))
 	for len(s.live) > 0 {
 		s.remove(0)
 	}
 	s.settle(sink)
-	agent.stop()
+	e.agent.stop()
 	time.Sleep(3 * time.Second)
 	stopConsuming()
 	if err := <-consumed; err != nil {
@@ -400,19 +369,5 @@ func (s *soak) tally(sink *received, kills int) {
 	fmt.Printf("RESULT soak written=%d delivered=%d in_loss_records=%d repeated=%d unexplained=%d\n", all, delivered, inLoss, sink.repeated, unexplained)
 	if sink.repeated > 0 || unclosed > 0 || all != delivered+inLoss+unexplained {
 		s.t.Error("the counts do not agree")
-	}
-}
-
-// buildImage makes the writers' image without starting one.
-func buildImage(t *testing.T, repository, work string) {
-	t.Helper()
-	t.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true")
-	c, err := testcontainers.GenericContainer(t.Context(), testcontainers.GenericContainerRequest{ContainerRequest: testcontainers.ContainerRequest{FromDockerfile: image(t, repository, work),
-		HostConfigModifier: func(h *container.HostConfig) { h.NetworkMode = "none" }}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Terminate(t.Context()); err != nil {
-		t.Error(err)
 	}
 }

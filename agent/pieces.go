@@ -52,6 +52,11 @@ func (s *source) line(ctx context.Context, b []byte, offset, size int64, now tim
 		s.queue = append(s.queue, &piece{start: start, end: end, stream: 2, body: slices.Clone(b), whole: true, done: true, damaged: true})
 		return s.drain(ctx, now)
 	}
+	return s.take(ctx, l, start, end, now)
+}
+
+// take adds what one line of a log says.
+func (s *source) take(ctx context.Context, l line, start, end schema.Position, now time.Time) error {
 	stream := streamIndex(l.stream)
 	if start.Compare(s.skip[stream]) < 0 {
 		return nil

@@ -31,8 +31,12 @@ type Agent struct {
 
 	commands chan command
 	sources  map[string]*source // by name; changed by the reading goroutine, under mu
+	ring     []*source          // the same, in the order of their turns
+	at       int                // of ring: whose turn is first
+	held     int64              // bytes of unfinished records and open batches of all sources
 	mu       sync.Mutex
 	blocked  atomic.Bool           // reading waits for Kafka
+	givenUp  atomic.Int64          // files, to free the disk
 	diskErr  atomic.Pointer[error] // of the last checkpoint
 	saved    checkpoint
 	forgot   bool // saved differs from the file although no source is dirty
@@ -61,6 +65,7 @@ type Agent struct {
 	counts   []int // by kind, of one body
 	secrets  []prometheus.Counter
 	joiners  map[string]joining // by app or label
+	quotas   map[string]*quota  // by app
 }
 
 type command struct {
@@ -99,7 +104,8 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
-		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: newRecently[string](1024), foreign: map[string]string{}, m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
+	reg.MustRegister(lagCollector{a})
 	a.events.init(a)
 	if err := a.prepare(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -142,6 +148,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if s.file != nil {
 			s.file.Close()
 		}
+		closeAll(s.ahead)
 	}
 	return err
 }
@@ -149,26 +156,42 @@ func (a *Agent) Run(ctx context.Context) error {
 // sealAll sends the batches that are due, or all, forgets the sources that are done, and moves wake to when the next
 // batch is due.
 func (a *Agent) sealAll(ctx context.Context, now time.Time, force bool, wake *time.Time) error {
-	for name, s := range a.sources {
-		if err := s.sealIfDue(ctx, now, force); err != nil {
-			return err
+	room := true // until there is none
+	for _, s := range a.ring {
+		if due := s.due(); !due.IsZero() && (force || !now.Before(due)) {
+			if room = force || room && a.out.Room(schema.TopicLogs, turnRoom); room {
+				if err := s.sealIfDue(ctx, now, force); err != nil {
+					return err
+				}
+			}
+		} else if !due.IsZero() {
+			*wake = earlier(*wake, due)
 		}
-		if s.enc.Count() > 0 {
-			*wake = earlier(*wake, s.opened.Add(a.cfg.Linger))
-		}
+	}
+	for _, s := range a.ring {
 		s.mu.Lock()
 		done := s.done
 		s.mu.Unlock()
 		if done {
-			a.mu.Lock()
-			delete(a.sources, name)
-			a.mu.Unlock()
-			delete(a.saved.Sources, name)
-			a.forgot = true
-			a.m.sources.Dec()
+			a.forget(s)
 		}
 	}
+	a.ring = slices.DeleteFunc(a.ring, func(s *source) bool { return a.sources[s.name] != s })
 	return nil
+}
+
+// forget drops a source of which everything is acknowledged.
+func (a *Agent) forget(s *source) {
+	a.mu.Lock()
+	delete(a.sources, s.name)
+	a.mu.Unlock()
+	delete(a.saved.Sources, s.name)
+	a.forgot = true
+	a.m.sources.Dec()
+	a.held -= s.counted
+	if s.quota != nil && !slices.ContainsFunc(a.ring, func(o *source) bool { return o != s && o.app == s.app }) {
+		delete(a.quotas, s.app)
+	}
 }
 
 // buffer returns memory for a batch of the full size.
@@ -207,11 +230,12 @@ func (a *Agent) resume(name string, s saved) {
 
 // enlist adds a source that has its path and its resource.
 func (a *Agent) enlist(name string, s *source) {
-	s.a, s.name, s.kind, s.ends = a, name, formatOf(name), map[schema.Incarnation]int64{}
+	s.a, s.name, s.kind, s.ends, s.since = a, name, formatOf(name), map[schema.Incarnation]int64{}, time.Now()
 	a.configure(s)
 	a.mu.Lock()
 	a.sources[name] = s
 	a.mu.Unlock()
+	a.ring = append(a.ring, s)
 	a.m.sources.Inc()
 }
 
@@ -338,6 +362,7 @@ func (a *Agent) checkpoint() error {
 		s.mu.Unlock()
 	}
 	a.m.lag.Set(float64(unread))
+	a.m.held.Set(float64(a.held))
 	if events := a.events.acknowledged(); events.Last != a.saved.Events.Last {
 		a.saved.Events, changed = events, true
 	}

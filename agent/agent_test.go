@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,17 +28,36 @@ import (
 
 // kafka stands for the producer: it keeps what was sent as consumers would see it, by id.
 type kafka struct {
-	t    *testing.T
-	mu   sync.Mutex
-	hold bool // acknowledge nothing
-	recs map[string]string
-	last map[string]schema.Position // by source: end of the last batch
-	evs  []schema.Record
-	sent int
+	t      *testing.T
+	mu     sync.Mutex
+	hold   bool        // acknowledge nothing
+	away   atomic.Bool // take nothing
+	scarce bool        // there is room only every other time
+	asked  atomic.Int64
+	freed  chan struct{}
+	recs   map[string]string
+	last   map[string]schema.Position // by source: end of the last batch
+	evs    []schema.Record
+	lost   map[string]loss // by id
+	sent   []string        // sources of the batches, in order
+
+	onSend func() // in the reading goroutine
 }
 
 func newKafka(t *testing.T) *kafka {
-	return &kafka{t: t, recs: map[string]string{}, last: map[string]schema.Position{}}
+	return &kafka{t: t, recs: map[string]string{}, lost: map[string]loss{}, freed: make(chan struct{}, 1), last: map[string]schema.Position{}}
+}
+
+func (k *kafka) Room(string, int64) bool {
+	return !k.away.Load() && (!k.scarce || k.asked.Add(1)%2 == 0)
+}
+
+func (k *kafka) Freed() <-chan struct{} { return k.freed }
+
+// back ends being away.
+func (k *kafka) back() {
+	k.away.Store(false)
+	k.freed <- struct{}{}
 }
 
 func (k *kafka) Flush(context.Context) error { return nil }
@@ -45,6 +65,9 @@ func (k *kafka) Flush(context.Context) error { return nil }
 func (k *kafka) Send(_ context.Context, m ingest.Message) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.onSend != nil {
+		k.onSend()
+	}
 	info := schema.Info{Source: m.Source, Begin: m.Begin, End: m.End, Prev: m.Prev, PrevKnown: m.PrevKnown, Count: m.Count}
 	var headers [][2]string
 	info.EachHeader(func(key string, v []byte) { headers = append(headers, [2]string{key, string(v)}) })
@@ -60,11 +83,20 @@ func (k *kafka) Send(_ context.Context, m ingest.Message) error {
 	if err := new(schema.Decoder).Decode(bytes.Clone(m.Value), &got, &b); err != nil {
 		k.t.Errorf("batch %v-%v: %v", m.Begin, m.End, err)
 	}
-	k.sent++
+	k.sent = append(k.sent, m.Source)
 	for i := range b.Records {
 		r := &b.Records[i]
 		if m.Topic == schema.TopicEvents || r.EventName != "" {
 			k.evs = append(k.evs, *r)
+			if r.EventName == schema.EventLoss {
+				reason, _ := r.Attr(schema.AttrLossReason)
+				records, _ := r.Attr(schema.AttrLossRecords)
+				lost, _ := r.Attr(schema.AttrLossBytes)
+				k.lost[b.ID(r)] = loss{reason: reason.Str, records: records.Num, bytes: lost.Num}
+				if !(m.Begin.Offset <= r.Offset && r.Offset < m.End.Offset) {
+					k.t.Errorf("a loss record at %d is outside of its batch %v-%v", r.Offset, m.Begin, m.End)
+				}
+			}
 			continue
 		}
 		stream, _ := r.Attr(schema.AttrStream)
@@ -211,11 +243,8 @@ type fixture struct {
 	cfg    Config
 	engine *fakeEngine
 	out    *kafka
-	send   sender // instead of out
 	agent  *Agent // the last that was started
 	log    *dockerLog
-
-	mayFail bool // the stop, since Kafka is away
 }
 
 func setup(t *testing.T) *fixture {
@@ -231,11 +260,7 @@ func setup(t *testing.T) *fixture {
 // start runs an agent; stop ends it cleanly.
 func (f *fixture) start() (stop func()) {
 	f.t.Helper()
-	var out sender = f.out
-	if f.send != nil {
-		out = f.send
-	}
-	a, err := newAgent(f.cfg, f.engine, out, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	a, err := newAgent(f.cfg, f.engine, f.out, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -245,7 +270,7 @@ func (f *fixture) start() (stop func()) {
 	go func() { done <- a.Run(ctx) }()
 	return func() {
 		cancel()
-		if err := <-done; err != nil && !f.mayFail {
+		if err := <-done; err != nil {
 			f.t.Errorf("agent: %v", err)
 		}
 	}
@@ -289,7 +314,7 @@ func TestLinesAndPieces(t *testing.T) {
 	f.log.raw("\x00\x00 not json\n")
 	f.log.write("stderr", "esc \"\\\u00e9\t\n")
 	defer f.start()()
-	f.expect("stdout: one", "stdout: "+long+long+"end", "stderr: between", "stderr: after", " weir.damaged: \x00\x00 not json", "stderr: esc \"\\\u00e9\t")
+	f.expect("stdout: one", "stdout: "+long+long+"end", "stderr: between", "stderr: after", " weir.damaged:  not json", "stderr: esc \"\\\u00e9\t")
 }
 
 // compress does to rotated files what Docker does with compress=true.

@@ -67,13 +67,15 @@ func newJoining(c multiline.Config) (joining, error) {
 
 // configure finds how the source's lines are joined: by its container's label, by its app, or as for every app.
 func (a *Agent) configure(s *source) {
-	var app, label string
+	var app, label, quota string
 	for _, attr := range s.resource {
 		switch attr.Key {
 		case schema.AttrApp:
 			app = attr.Str
 		case schema.LabelPrefix + multilineLabel:
 			label = attr.Str
+		case schema.LabelPrefix + quotaLabel:
+			quota = attr.Str
 		}
 	}
 	j, ok := a.joiners["label:"+label]
@@ -90,6 +92,31 @@ func (a *Agent) configure(s *source) {
 		}
 	}
 	s.app, s.joiner, s.maxGap = app, j.joiner, j.maxGap
+	s.quota = a.quotaOf(s, quota)
+}
+
+// quotaOf finds the quota of a source's app: what the configuration says of the app, else its container's label, which may ask
+// for less than the apps that are not named have, but not for more.
+func (a *Agent) quotaOf(s *source, label string) *quota {
+	if q := a.quotas[s.app]; q != nil {
+		return q
+	}
+	q, ok := a.cfg.Quotas[s.app]
+	if every := a.cfg.Quotas[everyApp]; !ok {
+		q = every
+		if label != "" {
+			if asked, err := parseQuota(label); err != nil {
+				a.log.Warn("a container's label is wrong; it does not count", "source", s.name, "label", quotaLabel, "value", label, "err", err)
+			} else {
+				q = asked.within(every)
+			}
+		}
+	}
+	if q == (Quota{}) {
+		return nil
+	}
+	a.quotas[s.app] = newQuota(q)
+	return a.quotas[s.app]
 }
 
 // redact replaces the secrets of a body, and counts them. The result is valid until the next call.

@@ -33,9 +33,12 @@ type Config struct {
 	Linger         time.Duration `yaml:"linger"`        // the longest that a record waits for its batch to fill
 	Poll           time.Duration `yaml:"poll"`          // between looks at a log; grows while nothing comes, until the log is watched instead
 	MaxRecordBytes int           `yaml:"max_record_bytes"`
+	HeldBytes      int64         `yaml:"held_bytes"`   // of all logs together: unfinished records and batches that are not full; beyond, records are cut and batches sent early
+	DiskBytes      int64         `yaml:"disk_bytes"`   // of deleted log files that are held open because they are not read yet; beyond, the oldest of the log that has most are given up
 	StopTimeout    time.Duration `yaml:"stop_timeout"` // wait for acknowledgements at a stop
 
 	Redact    redact.Config               `yaml:"redact"`
+	Quotas    map[string]Quota            `yaml:"quotas"`    // by app; "*" for each of the others. A container's label weir.quota may ask for less than "*" gives
 	Multiline map[string]multiline.Config `yaml:"multiline"` // by app; "*" for the others. A container's label weir.multiline goes before it. None: every line is a record
 }
 
@@ -47,7 +50,7 @@ func DefaultConfig() Config {
 	node, _ := os.Hostname()
 	return Config{Node: node, StateDir: "/var/lib/weir/agent",
 		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
-		BatchBytes: 256 << 10, Linger: 30 * time.Millisecond, Poll: 25 * time.Millisecond, MaxRecordBytes: 512 << 10, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
+		BatchBytes: 256 << 10, Linger: 30 * time.Millisecond, Poll: 25 * time.Millisecond, MaxRecordBytes: 512 << 10, HeldBytes: 16 << 20, DiskBytes: 1 << 30, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
 }
 
 // Validate joins what is wrong, each with its key.
@@ -63,6 +66,8 @@ func (c Config) Validate() error {
 	bad(c.StateDir == "", "state_dir: is empty")
 	bad(c.BatchBytes < 1<<10 || c.BatchBytes > 16<<20, "batch_bytes: %d is not within 1 KiB and 16 MiB", c.BatchBytes)
 	bad(c.MaxRecordBytes < 16<<10 || c.MaxRecordBytes > 16<<20, "max_record_bytes: %d is not within 16 KiB and 16 MiB", c.MaxRecordBytes)
+	bad(c.HeldBytes < 1<<20, "held_bytes: %d is less than 1 MiB", c.HeldBytes)
+	bad(c.DiskBytes < 0, "disk_bytes: is below zero")
 	bad(c.Linger <= 0, "linger: must be above zero")
 	bad(c.Poll < time.Millisecond, "poll: must be at least 1ms")
 	bad(c.StopTimeout <= 0, "stop_timeout: must be above zero")
@@ -72,6 +77,11 @@ func (c Config) Validate() error {
 	for _, app := range slices.Sorted(maps.Keys(c.Multiline)) {
 		for _, line := range lines(withDefaults(c.Multiline[app]).Validate()) {
 			errs = append(errs, fmt.Errorf("multiline.%s.%s", app, line))
+		}
+	}
+	for _, app := range slices.Sorted(maps.Keys(c.Quotas)) {
+		for _, line := range lines(c.Quotas[app].Validate()) {
+			errs = append(errs, fmt.Errorf("quotas.%s.%s", app, line))
 		}
 	}
 	return errors.Join(errs...)

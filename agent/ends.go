@@ -28,6 +28,9 @@ func (s *source) atEnd(ctx context.Context, now time.Time) (moved bool, err erro
 
 // current says whether the file that is read is the one that the container writes to. While there is none, it is.
 func (s *source) current() bool {
+	if len(s.ahead) > 0 {
+		return false
+	}
 	there, err := os.Stat(s.path)
 	if err != nil {
 		return true
@@ -42,32 +45,30 @@ func (s *source) rotate(ctx context.Context, now time.Time) (moved bool, err err
 	if n, err := s.read(ctx, now); err != nil || n > 0 {
 		return n > 0, err
 	}
-	files, err := chain(s.path, s.kind)
-	if err != nil {
+	if err := s.lookAhead(); err != nil {
 		return false, fmt.Errorf("look for the file after a rotated one of %s: %w", s.name, err)
 	}
-	at := 1 + indexOf(files, s.file, s.firstLine) // 0: ours is deleted, all there are newer
-	if at >= len(files) {
-		closeAll(files)
+	if len(s.ahead) == 0 {
 		return false, nil // the new file has no line yet
 	}
 	if err := s.leave(ctx, now, false); err != nil {
-		closeAll(files)
 		return false, err
 	}
-	if files[at].inc.Start <= s.inc.Start {
-		files[at].inc.Start = s.inc.Start + 1
-	}
-	if err := s.enter(files, at, 0); err != nil {
+	if err := s.enter(0); err != nil {
 		return false, err
 	}
+	s.forgetEnds()
+	return true, nil
+}
+
+// forgetEnds forgets the files that nothing can start in any more.
+func (s *source) forgetEnds() {
 	resume := s.resume()
 	for inc := range s.ends { // forget files that nothing can start in any more
 		if inc.Compare(resume.Incarnation) < 0 && (s.enc.Count() == 0 || inc.Compare(s.encInc) < 0) {
 			delete(s.ends, inc)
 		}
 	}
-	return true, nil
 }
 
 // leave tells what stands behind the last whole line, and at the last file of all also unfinished messages.
@@ -120,6 +121,8 @@ func (s *source) close(ctx context.Context) error {
 		s.file.Close()
 		s.file = nil
 	}
+	closeAll(s.ahead)
+	s.ahead = nil
 	return nil
 }
 
@@ -143,13 +146,38 @@ func (s *source) vanished(ctx context.Context) error {
 	return s.close(ctx)
 }
 
-// lose records that what follows from in its file is gone; reading goes on at next.
+// lose records that what follows from in its file is gone, nobody knows how much; reading goes on at next.
 func (s *source) lose(ctx context.Context, from, next schema.Position, reason, why string) error {
-	s.a.m.lost.WithLabelValues(reason).Inc()
-	s.a.log.Error("log bytes are lost", "source", s.name, "from", from.String(), "reason", reason)
-	r := schema.Record{EventName: schema.EventLoss, Body: why, Severity: 17, SeverityText: "ERROR", Attrs: []schema.Attr{
-		schema.String(schema.AttrLossReason, reason), schema.String(schema.AttrLossFrom, from.String()), schema.String(schema.AttrLossTo, "unknown")}}
-	return s.tell(ctx, from, next, r, false)
+	return s.tell(ctx, from, next, s.lossRecord(loss{reason: reason, why: why, from: from}), false)
+}
+
+// loss is what a loss record says.
+type loss struct {
+	reason, why    string
+	from, to       schema.Position // to is zero where it is not known
+	records, bytes int64           // that are gone, as far as it is known
+	since          time.Time       // when the first of it was lost
+	at             schema.Position // of the last record that is gone
+}
+
+func (s *source) lossRecord(l loss) schema.Record {
+	s.a.m.lost.WithLabelValues(l.reason).Inc()
+	s.a.m.droppedBytes.WithLabelValues(l.reason).Add(float64(l.bytes))
+	s.a.m.droppedRecords.WithLabelValues(l.reason).Add(float64(l.records))
+	to := "unknown"
+	if l.to != (schema.Position{}) {
+		to = l.to.String()
+	}
+	s.a.log.Error("log bytes are lost", "source", s.name, "from", l.from.String(), "to", to, "reason", l.reason, "records", l.records, "bytes", l.bytes)
+	r := schema.Record{EventName: schema.EventLoss, Body: l.why, Severity: 17, SeverityText: "ERROR", Attrs: []schema.Attr{
+		schema.String(schema.AttrLossReason, l.reason), schema.String(schema.AttrLossFrom, l.from.String()), schema.String(schema.AttrLossTo, to)}}
+	if l.records > 0 {
+		r.Attrs = append(r.Attrs, schema.Int(schema.AttrLossRecords, l.records))
+	}
+	if l.bytes > 0 {
+		r.Attrs = append(r.Attrs, schema.Int(schema.AttrLossBytes, l.bytes))
+	}
+	return r
 }
 
 // tell sends a record of the agent's own in the source's stream. Its position is the place it speaks of, in an incarnation

@@ -57,6 +57,7 @@ type logFile struct {
 	inc    schema.Incarnation
 	first  schema.Incarnation // inc before its start was raised: what the first line alone says
 	packed bool               // f is gzipped: unpack gives what is to be read
+	gone   int64              // f was closed before it was read, to free the disk: its length
 }
 
 const packedSuffix = ".gz"
@@ -203,7 +204,9 @@ func rotated(path string, kind *format) ([]string, error) {
 
 func closeAll(files []logFile) {
 	for _, f := range files {
-		f.f.Close()
+		if f.f != nil {
+			f.f.Close()
+		}
 	}
 }
 

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"time"
+
+	"weir/schema"
 )
 
 // safetyNet is how often a log that is watched is looked at all the same.
@@ -26,6 +28,7 @@ func (a *Agent) read(ctx, sending context.Context) {
 				a.m.checkpointErrors.Inc()
 				a.log.Error("cannot write the checkpoint; a crash now would cost repeats, not records", "dir", a.cfg.StateDir, "err", err)
 			}
+			a.limitDisk()
 			saveAt = now.Add(time.Second)
 		}
 		wait := time.Duration(0)
@@ -47,6 +50,7 @@ func (a *Agent) read(ctx, sending context.Context) {
 			for len(woken) > 0 {
 				a.woke(<-woken)
 			}
+		case <-a.out.Freed():
 		case <-timer.C:
 		}
 	}
@@ -87,15 +91,30 @@ func (a *Agent) woke(wd int) {
 	}
 }
 
-// turns lets each source that is due read once, and moves wake to when the next one is.
+// turns lets each source that is due read once, in order, and moves wake to when the next one is. Where Kafka takes no more, the
+// others wait for it at their place in the order, and only hold on to their files.
 func (a *Agent) turns(sending, ctx context.Context, now time.Time, wake *time.Time) (busy bool) {
-	for _, s := range a.sources {
+	a.blocked.Store(false)
+	first := a.at
+	for i := range a.ring {
 		if ctx.Err() != nil {
 			return false
 		}
-		if !now.Before(s.next) {
-			busy = a.turn(sending, s, now) || busy
+		at := (first + i) % len(a.ring)
+		s := a.ring[at]
+		switch {
+		case now.Before(s.next):
+			*wake = earlier(*wake, s.next)
+			continue
+		case a.blocked.Load() || !a.out.Room(schema.TopicLogs, turnRoom):
+			if !a.blocked.Swap(true) {
+				a.at = at
+			}
+			s.hold(now)
+			*wake = earlier(*wake, s.holdAt)
+			continue
 		}
+		busy = a.turn(sending, s, now) || busy
 		*wake = earlier(*wake, s.next)
 	}
 	return busy
@@ -103,8 +122,16 @@ func (a *Agent) turns(sending, ctx context.Context, now time.Time, wake *time.Ti
 
 // turn lets a source read, and says when it is due again.
 func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bool) {
+	if wait := s.quota.wait(now); wait > 0 {
+		s.next = now.Add(wait)
+		s.hold(now)
+		return false
+	}
 	before := s.bytes
 	more, err := s.turn(sending, now)
+	if err == nil {
+		err = s.limitHeld(sending, now)
+	}
 	if err != nil && sending.Err() == nil {
 		a.log.Error("cannot read a log; trying again", "source", s.name, "err", err)
 		more = false

@@ -8,7 +8,8 @@ import (
 type metrics struct {
 	read, records, damaged, reconnects, eventGaps, checkpointErrors prometheus.Counter
 	sources, lag                                                    prometheus.Gauge
-	lost, unsupported, redacted                                     *prometheus.CounterVec
+	held, heldFiles                                                 prometheus.Gauge
+	lost, unsupported, redacted, droppedBytes, droppedRecords       *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -31,8 +32,37 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		checkpointErrors: counter("weir_agent_checkpoint_errors_total", "Checkpoints that could not be written."),
 		sources:          gauge("weir_agent_sources", "Container logs followed."),
 		lag:              gauge("weir_agent_lag_bytes", "Bytes of open log files that are not read yet."),
+		held:             gauge("weir_agent_held_bytes", "Bytes read that wait in memory: unfinished records, and batches that are not full yet."),
+		heldFiles:        gauge("weir_agent_held_file_bytes", "Bytes of deleted log files that are held open because they are not read yet."),
+		droppedBytes:     vec("weir_agent_dropped_bytes_total", "Bytes that loss records speak of, where their number is known, by reason.", "reason"),
+		droppedRecords:   vec("weir_agent_dropped_records_total", "Records that loss records speak of, where their number is known, by reason.", "reason"),
 		redacted:         vec("weir_agent_redacted_total", "Secrets replaced in bodies, by kind.", "kind"),
 		lost:             vec("weir_agent_lost_total", "Loss records written, by reason.", "reason"),
 		unsupported:      vec("weir_agent_unsupported_containers_total", "Containers whose log driver keeps no json-file log, by driver.", "driver"),
+	}
+}
+
+// lagCollector tells each app's lag when it is asked for.
+type lagCollector struct{ a *Agent }
+
+var (
+	appLagBytes   = prometheus.NewDesc("weir_agent_app_lag_bytes", "Bytes of an app's log files that are not read yet.", []string{"app"}, nil)
+	appLagSeconds = prometheus.NewDesc("weir_agent_app_lag_seconds", "How old an app's first line is that Kafka does not have.", []string{"app"}, nil)
+)
+
+func (c lagCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- appLagBytes
+	ch <- appLagSeconds
+}
+
+func (c lagCollector) Collect(ch chan<- prometheus.Metric) {
+	bytes, seconds := map[string]float64{}, map[string]float64{}
+	for _, s := range c.a.Status() {
+		bytes[s.App] += float64(s.UnreadBytes)
+		seconds[s.App] = max(seconds[s.App], s.LagSeconds)
+	}
+	for app := range bytes {
+		ch <- prometheus.MustNewConstMetric(appLagBytes, prometheus.GaugeValue, bytes[app], app)
+		ch <- prometheus.MustNewConstMetric(appLagSeconds, prometheus.GaugeValue, seconds[app], app)
 	}
 }

@@ -23,6 +23,7 @@ type piece struct {
 	truncated  bool
 	partial    bool
 	damaged    bool
+	hole       bool // no record: zeros stand here
 }
 
 var streams = [...]string{"stdout", "stderr", ""}
@@ -44,6 +45,9 @@ func (s *source) line(ctx context.Context, b []byte, offset, size int64, now tim
 	end := schema.Position{Incarnation: s.inc, Offset: offset + size}
 	l, text, err := s.kind.parse(b, s.a.text[:0])
 	s.a.text = text
+	if from := bytes.IndexByte(b, 0); err != nil && from >= 0 {
+		return s.hole(ctx, b, from, offset, size, now)
+	}
 	if err != nil {
 		if start.Compare(s.skip[2]) < 0 {
 			return nil
@@ -53,6 +57,29 @@ func (s *source) line(ctx context.Context, b []byte, offset, size int64, now tim
 		return s.drain(ctx, now)
 	}
 	return s.take(ctx, l, start, end, now)
+}
+
+// hole takes a line that is none because zeros stand in it, from b[from] on, as after a crash of the node: the file's length was on
+// the disk, its content was not. What stands before and behind them is taken by itself.
+func (s *source) hole(ctx context.Context, b []byte, from int, offset, size int64, now time.Time) error {
+	if from > 0 {
+		if err := s.line(ctx, b[:from], offset, int64(from), now); err != nil {
+			return err
+		}
+	}
+	to := from
+	for to < len(b) && b[to] == 0 {
+		to++
+	}
+	end := offset + int64(to)
+	if to == len(b) {
+		end = offset + size // with the newline
+	}
+	s.queue = append(s.queue, &piece{start: schema.Position{Incarnation: s.inc, Offset: offset + int64(from)}, end: schema.Position{Incarnation: s.inc, Offset: end}, whole: true, done: true, hole: true})
+	if to < len(b) {
+		return s.line(ctx, b[to:], end, offset+size-end, now)
+	}
+	return s.drain(ctx, now)
 }
 
 // take adds what one line of a log says.

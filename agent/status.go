@@ -20,12 +20,13 @@ import (
 type SourceStatus struct {
 	Source      string    `json:"source"`
 	App         string    `json:"app"`
-	State       string    `json:"state"`        // reading, quiet, held back, closing or no log yet
+	State       string    `json:"state"`        // reading, quiet, held back, over quota, closing or no log yet
 	Position    string    `json:"position"`     // up to where it is read
 	Acked       string    `json:"acknowledged"` // up to where Kafka has it
-	UnreadBytes int64     `json:"unread_bytes"` // of the file that is read
+	UnreadBytes int64     `json:"unread_bytes"` // of the file that is read and of those after it
 	Lines       int64     `json:"lines"`
 	PerSecond   float64   `json:"lines_per_second"` // over the last seconds
+	LagSeconds  float64   `json:"lag_seconds"`      // how old the first line is that Kafka does not have
 	Held        int       `json:"held_records"`     // read, and waiting for their end
 	LastLine    time.Time `json:"last_line"`        // when the last line was read
 }
@@ -35,6 +36,7 @@ const (
 	stateReading = "reading"
 	stateQuiet   = "quiet"
 	stateHeld    = "held back" // Kafka does not take what was read
+	stateQuota   = "over quota"
 	stateClosing = "closing"
 	stateNoLog   = "no log yet"
 )
@@ -46,6 +48,7 @@ type shown struct {
 	lines    int64
 	rate     float64
 	held     int
+	waits    bool // something that was read is not sent yet
 	state    string
 	lastLine time.Time
 
@@ -53,8 +56,19 @@ type shown struct {
 	rateLines int64
 }
 
-// unread is how much of the file that is read was not read at the last look.
+// unread is how much of the log was not read at the last look.
 func (v *shown) unread() int64 { return max(0, v.size-v.position.Offset) }
+
+// lag is how old the first line is that Kafka does not have, nearly: as old as the last one that it has. The caller has s.mu.
+func (s *source) lag(now time.Time) time.Duration {
+	switch {
+	case s.shown.unread() == 0 && !s.shown.waits && s.unacked == 0:
+		return 0
+	case s.ackedTime > 0:
+		return max(0, now.Sub(time.Unix(0, s.ackedTime)))
+	}
+	return now.Sub(s.since)
+}
 
 const rateWindow = 5 * time.Second
 
@@ -67,10 +81,26 @@ func (s *source) show(now time.Time) {
 		state = stateClosing
 	case s.armed:
 		state = stateQuiet
-	case s.file != nil:
+	case s.file != nil || len(s.ahead) > 0 || s.goneTo > 0:
 		state = stateReading
+	}
+	if s.goneTo > 0 {
+		size = s.goneTo
+	} else if s.file != nil {
 		if info, err := s.file.Stat(); err == nil {
 			size = info.Size()
+		}
+	}
+	if wait := s.quota.wait(now); wait > 0 && state == stateReading {
+		state = stateQuota
+	}
+	for _, f := range s.ahead {
+		size += f.gone
+		if f.f == nil {
+			continue
+		}
+		if info, err := f.f.Stat(); err == nil {
+			size += info.Size()
 		}
 	}
 	s.mu.Lock()
@@ -79,6 +109,7 @@ func (s *source) show(now time.Time) {
 	if s.lines != v.lines {
 		v.lastLine = now
 	}
+	v.waits = len(s.queue) > 0 || !s.due().IsZero()
 	v.position, v.size, v.lines, v.held, v.state = schema.Position{Incarnation: s.inc, Offset: s.offset}, size, s.lines, len(s.queue), state
 	if d := now.Sub(v.rateFrom); d >= rateWindow {
 		if !v.rateFrom.IsZero() {
@@ -96,13 +127,13 @@ func (a *Agent) Status() []SourceStatus {
 		sources = append(sources, s)
 	}
 	a.mu.Unlock()
-	blocked := a.blocked.Load()
+	blocked, now := a.blocked.Load(), time.Now()
 	all := make([]SourceStatus, 0, len(sources))
 	for _, s := range sources {
 		s.mu.Lock()
-		v, acked := s.shown, s.acked.At
+		v, acked, lag := s.shown, s.acked.At, s.lag(now)
 		s.mu.Unlock()
-		st := SourceStatus{Source: s.name, App: s.app, State: v.state, Position: v.position.String(), Acked: acked.String(), UnreadBytes: v.unread(), Lines: v.lines, PerSecond: v.rate, Held: v.held, LastLine: v.lastLine}
+		st := SourceStatus{Source: s.name, App: s.app, State: v.state, Position: v.position.String(), Acked: acked.String(), UnreadBytes: v.unread(), Lines: v.lines, PerSecond: v.rate, LagSeconds: lag.Seconds(), Held: v.held, LastLine: v.lastLine}
 		if st.State == "" {
 			st.State = stateNoLog
 		}

@@ -62,6 +62,8 @@ type Producer struct {
 	counts map[string]int // partitions of a topic, fixed at first use so that a source keeps its partition
 	wg     sync.WaitGroup
 	queued int
+	asking map[string]bool // topics whose partition count is being asked for
+	freed  chan struct{}
 
 	acked, records, retries prometheus.Counter
 	bytes                   prometheus.Counter
@@ -89,7 +91,7 @@ func NewProducer(k *Kafka, cfg ProducerConfig, log *slog.Logger, reg prometheus.
 	}
 	f := promauto.With(reg)
 	p := &Producer{k: k, cfg: cfg, log: log.With("component", "producer"), budget: semaphore.NewWeighted(cfg.InflightBytes),
-		lanes: map[TopicPartition]*lane{}, counts: map[string]int{},
+		lanes: map[TopicPartition]*lane{}, counts: map[string]int{}, asking: map[string]bool{}, freed: make(chan struct{}, 1),
 		acked:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_batches_total", Help: "Batches that Kafka acknowledged with acks=all."}),
 		records: f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_records_total", Help: "Records of batches that Kafka acknowledged."}),
 		bytes:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_bytes_total", Help: "Bytes of batches that Kafka acknowledged, before compression."}),
@@ -146,6 +148,42 @@ func (p *Producer) Send(ctx context.Context, m Message) error {
 	default:
 	}
 	return nil
+}
+
+// Room says whether values of n bytes for a topic could be sent now without waiting. It never waits itself; where it says no,
+// Freed tells when to ask again.
+func (p *Producer) Room(topic string, n int64) bool {
+	n = min(n, p.cfg.InflightBytes)
+	if !p.budget.TryAcquire(n) {
+		return false
+	}
+	p.budget.Release(n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.counts[topic] > 0 {
+		return true
+	}
+	if !p.asking[topic] && p.ctx.Err() == nil {
+		p.asking[topic] = true
+		p.wg.Go(func() {
+			_, _ = p.partitions(p.ctx, topic) // it fails only when the producer ends
+			p.mu.Lock()
+			delete(p.asking, topic)
+			p.mu.Unlock()
+			p.tellFreed()
+		})
+	}
+	return false
+}
+
+// Freed is signalled when Room may say something else than before. It holds one signal: have one reader.
+func (p *Producer) Freed() <-chan struct{} { return p.freed }
+
+func (p *Producer) tellFreed() {
+	select {
+	case p.freed <- struct{}{}:
+	default:
+	}
 }
 
 func (p *Producer) weight(m *Message) int64 {
@@ -276,6 +314,7 @@ func (p *Producer) settle(run []Message, clean bool) {
 			m.Free(m.Value)
 		}
 	}
+	p.tellFreed()
 	p.mu.Lock()
 	if p.queued -= len(run); p.queued == 0 {
 		p.idle.Broadcast()

@@ -35,17 +35,20 @@ const (
 	AttrIncarnation = "weir.incarnation"
 	AttrOffset      = "weir.offset"
 
-	AttrTruncated  = "weir.truncated"   // bool: the record was cut at the size limit
-	AttrPartial    = "weir.partial"     // bool: the stream ended before the line did
-	AttrDamaged    = "weir.damaged"     // bool: the line was not what the driver writes; the body is its raw bytes
-	AttrRedacted   = "weir.redacted"    // int: how many secrets were replaced in the body
-	AttrRedaction  = "weir.redaction"   // resource: the kinds of secrets that were looked for
-	AttrLossReason = "weir.loss.reason" // why the range is gone
-	AttrLossFrom   = "weir.loss.from"   // position
-	AttrLossTo     = "weir.loss.to"     // position, or "unknown"
-	AttrFinal      = "weir.final"       // position at which a closed source ends
-	AttrLines      = "weir.lines"
-	AttrBytes      = "weir.bytes"
+	AttrTruncated   = "weir.truncated"    // bool: the record was cut at the size limit
+	AttrPartial     = "weir.partial"      // bool: the stream ended before the line did
+	AttrDamaged     = "weir.damaged"      // bool: the line was not what the driver writes; the body is its raw bytes
+	AttrRedacted    = "weir.redacted"     // int: how many secrets were replaced in the body
+	AttrRedaction   = "weir.redaction"    // resource: the kinds of secrets that were looked for
+	AttrLossReason  = "weir.loss.reason"  // why the range is gone
+	AttrLossFrom    = "weir.loss.from"    // position
+	AttrLossTo      = "weir.loss.to"      // position, or "unknown"
+	AttrLossRecords = "weir.loss.records" // int: how many records are gone, where it is known
+	AttrLossBytes   = "weir.loss.bytes"   // int: how many bytes are gone, where it is known
+	AttrSampled     = "weir.sampled"      // int: of an app over its quota: one in so many records was kept, and this is one
+	AttrFinal       = "weir.final"        // position at which a closed source ends
+	AttrLines       = "weir.lines"
+	AttrBytes       = "weir.bytes"
 
 	AttrExitCode = "container.exit_code" // int, of docker.container.die
 	AttrOOM      = "container.oom"       // bool, of docker.container.die

@@ -3,13 +3,11 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/client"
 
 	"weir/schema"
 )
@@ -23,16 +21,9 @@ func TestBriefContainers(t *testing.T) {
 	const n, each = 30, 50
 	start := func(name string, log map[string]string, env ...string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		defer cancel()
-		c, err := e.docker.ContainerCreate(ctx, client.ContainerCreateOptions{Name: name, Config: &container.Config{Image: "weir-e2e-writer:latest", Env: env},
-			HostConfig: &container.HostConfig{NetworkMode: "none", AutoRemove: true, LogConfig: container.LogConfig{Type: "json-file", Config: log}}})
-		if err == nil {
-			_, err = e.docker.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		e.container(t, name, func(_ *container.Config, h *container.HostConfig) {
+			h.AutoRemove, h.LogConfig.Config = true, log
+		}, env...)
 	}
 	// A log of one file is unlinked when it is full, and begun anew: about thirty times here.
 	const unlinked = 20_000

@@ -54,17 +54,20 @@ func (t *tally) unique() (n int) {
 // topic is what a topic holds of this run's containers.
 type topic struct {
 	tally
-	exits  map[string]int64 // die events: exit code by container
-	losses int
-	lostBy map[string]int // loss records by container
-	closed int
-	broken int // bodies that are not what was written
+	exits     map[string]int64 // die events: exit code by container
+	losses    int
+	lostBy    map[string]int             // loss records by container
+	lostBytes map[string]int64           // that they tell of
+	events    map[string][]string        // names of the other events, in order, by container; those of none by ""
+	apps      map[string]map[string]bool // by container: the apps that its lines bear
+	closed    int
+	broken    int // bodies that are not what was written
 }
 
 // readTopic reads a whole topic from its start.
 func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 	t.Helper()
-	got := &topic{tally: *newTally(), exits: map[string]int64{}, lostBy: map[string]int{}}
+	got := &topic{tally: *newTally(), exits: map[string]int64{}, lostBy: map[string]int{}, lostBytes: map[string]int64{}, events: map[string][]string{}, apps: map[string]map[string]bool{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	idle := time.AfterFunc(5*time.Second, cancel)
@@ -72,25 +75,35 @@ func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 		idle.Reset(3 * time.Second)
 		a, _ := b.ResourceAttr(schema.AttrContainerName)
 		container := strings.Clone(a.Str)
-		if !strings.HasPrefix(container, prefix) {
+		node, _ := b.ResourceAttr(schema.AttrHostName)
+		if !strings.HasPrefix(container, prefix) && (container != "" || node.Str != prefix) {
 			return nil
 		}
+		app, _ := b.ResourceAttr(schema.AttrApp)
 		for i := range b.Records {
 			r := &b.Records[i]
 			switch r.EventName {
 			case "":
 				got.add(container, r.Body)
+				if got.apps[container] == nil {
+					got.apps[container] = map[string]bool{}
+				}
+				got.apps[container][strings.Clone(app.Str)] = true
 				if !whole(r.Body) {
 					got.broken++
 				}
 			case schema.EventLoss:
 				got.losses++
 				got.lostBy[container]++
+				bytes, _ := r.Attr(schema.AttrLossBytes)
+				got.lostBytes[container] += bytes.Num
 			case schema.EventSourceClosed:
 				got.closed++
 			case "docker.container.die":
 				code, _ := r.Attr(schema.AttrExitCode)
 				got.exits[container] = code.Num
+			default:
+				got.events[container] = append(got.events[container], strings.Clone(r.EventName))
 			}
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type process struct {
 	config string
 	name   string
 	log    string
+	wrap   []string // a command that runs the one that follows
 	cmd    *exec.Cmd
 }
 
@@ -29,7 +31,8 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	defer f.Close()
-	p.cmd = exec.Command(p.binary, p.name, "--config", p.config)
+	args := append(slices.Clone(p.wrap), p.binary, p.name, "--config", p.config)
+	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

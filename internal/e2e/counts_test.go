@@ -60,6 +60,8 @@ type topic struct {
 	lostBytes map[string]int64           // that they tell of
 	events    map[string][]string        // names of the other events, in order, by container; those of none by ""
 	apps      map[string]map[string]bool // by container: the apps that its lines bear
+	byID      map[string]map[int]bool    // numbers by container id
+	byRun     map[string]map[string]int  // records by container id and run; repeats count
 	closed    int
 	broken    int // bodies that are not what was written
 }
@@ -67,7 +69,7 @@ type topic struct {
 // readTopic reads a whole topic from its start.
 func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 	t.Helper()
-	got := &topic{tally: *newTally(), exits: map[string]int64{}, lostBy: map[string]int{}, lostBytes: map[string]int64{}, events: map[string][]string{}, apps: map[string]map[string]bool{}}
+	got := &topic{tally: *newTally(), exits: map[string]int64{}, lostBy: map[string]int{}, lostBytes: map[string]int64{}, events: map[string][]string{}, apps: map[string]map[string]bool{}, byID: map[string]map[int]bool{}, byRun: map[string]map[string]int{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	idle := time.AfterFunc(5*time.Second, cancel)
@@ -80,11 +82,13 @@ func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 			return nil
 		}
 		app, _ := b.ResourceAttr(schema.AttrApp)
+		id, _ := b.ResourceAttr(schema.AttrContainerID)
 		for i := range b.Records {
 			r := &b.Records[i]
 			switch r.EventName {
 			case "":
 				got.add(container, r.Body)
+				got.addByID(id.Str, r.Body)
 				if got.apps[container] == nil {
 					got.apps[container] = map[string]bool{}
 				}
@@ -113,6 +117,23 @@ func readTopic(t *testing.T, k *ingest.Kafka, name, prefix string) *topic {
 	}
 	return got
 }
+
+func (t *topic) addByID(id, body string) {
+	var n int
+	var run string
+	if _, err := fmt.Sscanf(body, "n=%d run=%s ", &n, &run); err != nil {
+		return
+	}
+	if t.byID[id] == nil {
+		id = strings.Clone(id)
+		t.byID[id], t.byRun[id] = map[int]bool{}, map[string]int{}
+	}
+	t.byID[id][n] = true
+	t.byRun[id][strings.Clone(run)]++
+}
+
+// runs counts a container's records.
+func (t *topic) runs(id string) int { return sum(t.byRun[id]) }
 
 // whole says whether a body is a line as the writer wrote it.
 func whole(body string) bool {

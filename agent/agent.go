@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/agent/kube"
 	"weir/agent/parse"
 	"weir/agent/redact"
 	"weir/ingest"
@@ -25,6 +26,7 @@ import (
 type Agent struct {
 	cfg    Config
 	engine engine
+	kube   *kube.Client // nil: the Kubernetes API is not asked
 	out    sender
 	log    *slog.Logger
 	m      metrics
@@ -107,6 +109,12 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
 	reg.MustRegister(lagCollector{a})
 	a.events.init(a)
+	if cfg.PodsDir != "" {
+		if cfg.Kubernetes.Node == "" {
+			cfg.Kubernetes.Node = cfg.Node
+		}
+		a.kube = kube.New(cfg.Kubernetes, os.Getenv, log, reg)
+	}
 	if err := a.prepare(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
@@ -127,6 +135,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.cfg.PodsDir != "" {
 		wg.Go(func() { a.pods(ctx) })
+		if a.kube != nil {
+			wg.Go(func() { a.kube.Run(ctx) })
+		}
 	}
 	wg.Go(func() { a.events.send(sending) })
 	wg.Go(func() { a.serveStatus(ctx) })
@@ -217,7 +228,7 @@ func (a *Agent) reuse(b []byte) {
 
 // resume takes up a source of the checkpoint; the engine may no longer know its container.
 func (a *Agent) resume(name string, s saved) {
-	src := &source{path: s.Path, acked: s.mark, started: s.Started}
+	src := &source{path: s.Path, acked: s.mark, started: s.Started, joins: s.Joins}
 	if s.mark.At != (schema.Position{}) { // else nothing of it was acknowledged, and it is read from its start
 		src.resumeAt = &s.mark
 	}
@@ -225,6 +236,9 @@ func (a *Agent) resume(name string, s saved) {
 		src.resource = append(src.resource, schema.String(k, v))
 	}
 	slices.SortFunc(src.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
+	if a.kube != nil && formatOf(name) == criFile && src.resumeAt == nil && s.Joins == "" { // nothing of it was read yet
+		src.waitTo = time.Now().Add(a.cfg.Kubernetes.Wait)
+	}
 	a.enlist(name, src)
 }
 
@@ -280,8 +294,8 @@ func (a *Agent) obey(c command) {
 	default:
 		if s == nil {
 			s = a.follows(c.prefix+id, c.container)
-		} else if s.enc.Count() == 0 || len(s.resource) == 0 {
-			s.resource = a.resource(c.container)
+		} else {
+			a.renew(s, c.container)
 		}
 		s.run(c.started)
 		s.next = time.Time{}
@@ -302,8 +316,38 @@ func (s *source) run(started bool) {
 // follows adds the source of a container that the engine or the kubelet has.
 func (a *Agent) follows(name string, c container) *source {
 	s := &source{path: c.path, added: time.Now(), resource: a.resource(c)}
+	if c.wait {
+		s.waitTo = s.added.Add(a.cfg.Kubernetes.Wait)
+	}
 	a.enlist(name, s)
 	return s
+}
+
+// renew gives a source what is known of its container by now. The batch that is being built has its resource already; the next
+// one gets this.
+func (a *Agent) renew(s *source, c container) {
+	if c.unknown && len(s.resource) > 0 { // the checkpoint may know more
+		return
+	}
+	had := s.resource
+	s.resource = a.resource(c)
+	for _, key := range [...]string{schema.AttrContainerID, schema.AttrImageName} { // the API forgets those of containers that were started anew
+		has := func(attr schema.Attr) bool { return attr.Key == key }
+		if i := slices.IndexFunc(had, has); i >= 0 && !slices.ContainsFunc(s.resource, has) {
+			s.resource = append(s.resource, had[i])
+		}
+	}
+	slices.SortFunc(s.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
+	if s.lines == 0 && !s.waitTo.IsZero() { // nothing of it was read, so how its lines are joined may still change
+		s.joins = ""
+	}
+	a.configure(s)
+	if !c.wait {
+		s.waitTo = time.Time{}
+	}
+	s.mu.Lock()
+	s.dirty = s.dirty || s.started
+	s.mu.Unlock()
 }
 
 // resource are the attributes that all records of a container share.
@@ -356,7 +400,7 @@ func (a *Agent) checkpoint() error {
 			for _, t := range s.resource {
 				tags[t.Key] = t.Str
 			}
-			a.saved.Sources[name] = saved{mark: s.acked, Path: s.path, Started: s.started, Tags: tags}
+			a.saved.Sources[name] = saved{mark: s.acked, Path: s.path, Started: s.started, Tags: tags, Joins: s.joinsOnceRead()}
 			s.dirty, changed = false, true
 		}
 		s.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 	"weir/schema"
 )
 
-// multilineLabel on a container names recognisers, such as "java,go" or "all", or is "off".
+// multilineLabel on a container names recognisers, such as "java,go" or "all", or is "off". Kubernetes takes no commas in
+// labels: "java.go" says the same.
 const multilineLabel = "weir.multiline"
 
 // everyApp is the key of agent.multiline that holds for the apps that are not named.
@@ -65,7 +66,8 @@ func newJoining(c multiline.Config) (joining, error) {
 	return joining{j, c.MaxGap}, err
 }
 
-// configure finds how the source's lines are joined: by its container's label, by its app, or as for every app.
+// configure finds how the source's lines are joined: by its container's label, by its app, or as for every app. Once a line was
+// read, that stays as it is also where the label changes: a record that is read again must end where it ended before.
 func (a *Agent) configure(s *source) {
 	var app, label, quota string
 	for _, attr := range s.resource {
@@ -78,20 +80,27 @@ func (a *Agent) configure(s *source) {
 			quota = attr.Str
 		}
 	}
-	j, ok := a.joiners["label:"+label]
-	if label != "" && !ok {
-		var err error
-		if j, err = newJoining(multiline.Config{Recognisers: strings.Split(label, ",")}); err != nil {
-			a.log.Warn("a container's label is wrong; its lines are not joined", "source", s.name, "label", multilineLabel, "value", label, "err", err)
+	if s.joins == "" {
+		if s.joins = "app:" + app; label != "" {
+			s.joins = "label:" + label
 		}
-		a.joiners["label:"+label] = j
 	}
-	if label == "" {
-		if j, ok = a.joiners["app:"+app]; !ok {
+	j, ok := a.joiners[s.joins]
+	if !ok {
+		if label, ok = strings.CutPrefix(s.joins, "label:"); ok {
+			var err error
+			if j, err = newJoining(multiline.Config{Recognisers: strings.Split(strings.ReplaceAll(label, ".", ","), ",")}); err != nil {
+				a.log.Warn("a container's label is wrong; its lines are not joined", "source", s.name, "label", multilineLabel, "value", label, "err", err)
+			}
+			a.joiners[s.joins] = j
+		} else {
 			j = a.joiners["app:"+everyApp]
 		}
 	}
-	s.app, s.joiner, s.maxGap = app, j.joiner, j.maxGap
+	s.joiner, s.maxGap = j.joiner, j.maxGap
+	s.mu.Lock()
+	s.app = app
+	s.mu.Unlock()
 	s.quota = a.quotaOf(s, quota)
 }
 
@@ -117,6 +126,14 @@ func (a *Agent) quotaOf(s *source, label string) *quota {
 	}
 	a.quotas[s.app] = newQuota(q)
 	return a.quotas[s.app]
+}
+
+// joinsOnceRead is what the checkpoint keeps of configure.
+func (s *source) joinsOnceRead() string {
+	if s.lines == 0 {
+		return ""
+	}
+	return s.joins
 }
 
 // redact replaces the secrets of a body, and counts them. The result is valid until the next call.

@@ -23,6 +23,7 @@ type saved struct {
 	Path    string            `json:"path"`
 	Started bool              `json:"started"` // the container ran, so that there was a log
 	Tags    map[string]string `json:"resource"`
+	Joins   string            `json:"joins,omitempty"` // how lines are joined, once one was read; see Agent.configure
 }
 
 // eventMark says which engine events are acknowledged.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"weir/agent/kube"
 	"weir/agent/multiline"
 	"weir/agent/redact"
 )
@@ -24,6 +25,7 @@ type Config struct {
 	Node           string        `yaml:"node"`        // host.name of all records; the host's name by default
 	DockerHost     string        `yaml:"docker_host"` // such as unix:///var/run/docker.sock; DOCKER_HOST or the client's default when empty; none where there is no Docker
 	PodsDir        string        `yaml:"pods_dir"`    // logs of the kubelet's containers, /var/log/pods on most nodes; none when empty
+	Kubernetes     kube.Config   `yaml:"kubernetes"`  // where the metadata of those containers come from
 	StateDir       string        `yaml:"state_dir"`   // holds the checkpoint
 	Site           string        `yaml:"site"`
 	Cell           string        `yaml:"cell"`
@@ -48,7 +50,7 @@ const NoDocker = "none"
 // DefaultConfig reads this host's engine.
 func DefaultConfig() Config {
 	node, _ := os.Hostname()
-	return Config{Node: node, StateDir: "/var/lib/weir/agent",
+	return Config{Node: node, StateDir: "/var/lib/weir/agent", Kubernetes: kube.DefaultConfig(),
 		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
 		BatchBytes: 256 << 10, Linger: 30 * time.Millisecond, Poll: 25 * time.Millisecond, MaxRecordBytes: 512 << 10, HeldBytes: 16 << 20, DiskBytes: 1 << 30, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
 }
@@ -71,6 +73,9 @@ func (c Config) Validate() error {
 	bad(c.Linger <= 0, "linger: must be above zero")
 	bad(c.Poll < time.Millisecond, "poll: must be at least 1ms")
 	bad(c.StopTimeout <= 0, "stop_timeout: must be above zero")
+	for _, line := range lines(c.Kubernetes.Validate()) {
+		errs = append(errs, fmt.Errorf("kubernetes.%s", line))
+	}
 	for _, line := range lines(c.Redact.Validate()) {
 		errs = append(errs, fmt.Errorf("redact.%s", line))
 	}

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,7 +98,11 @@ func (a *Agent) pods(ctx context.Context) {
 	const interval = time.Second
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	known := map[string]bool{}
+	known := map[string]container{}
+	var changed <-chan struct{}
+	if a.kube != nil {
+		changed = a.kube.Changed()
+	}
 	for told := false; ; {
 		asOf := time.Now()
 		all, err := findPods(a.cfg.PodsDir)
@@ -104,20 +111,58 @@ func (a *Agent) pods(ctx context.Context) {
 		}
 		if told = err != nil; !told {
 			prefix := criPrefix + a.cfg.Node + "/"
-			ids := map[string]bool{}
+			ids, found := map[string]bool{}, map[string]container{}
 			for _, c := range all {
-				if ids[c.id] = true; !known[c.id] {
+				ids[c.id] = true
+				before, ok := known[c.id]
+				if a.kube != nil {
+					a.describe(&c)
+					if ok && c.unknown { // forgotten since its pod was removed
+						c = before
+					}
+				}
+				if found[c.id] = c; !ok || !reflect.DeepEqual(c, before) {
 					a.command(ctx, command{prefix: prefix, container: c, started: true})
 				}
 			}
-			known = ids
+			known = found
 			a.command(ctx, command{prefix: prefix, all: ids, asOf: asOf})
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-changed:
 		}
+	}
+}
+
+// describe adds what the Kubernetes API says of a container.
+func (a *Agent) describe(c *container) {
+	attr := func(key string) string {
+		return c.pod[slices.IndexFunc(c.pod, func(a schema.Attr) bool { return a.Key == key })].Str
+	}
+	pod := a.kube.Pod(attr(schema.AttrK8sPodUID))
+	if pod == nil {
+		c.unknown, c.wait = true, true
+		return
+	}
+	c.labels = pod.Labels
+	of := pod.Containers[c.name]
+	restarts, _ := strconv.Atoi(attr(schema.AttrK8sRestarts))
+	id, settled := of.ID(restarts)
+	c.wait = !settled
+	add := func(key, value string) {
+		if value != "" {
+			c.pod = append(c.pod, schema.String(key, value))
+		}
+	}
+	add(schema.AttrContainerID, id)
+	add(schema.AttrImageName, of.Image)
+	add(schema.AttrK8sNode, pod.Node)
+	switch pod.Owner.Kind {
+	case "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job":
+		add(fmt.Sprintf(schema.AttrK8sOwner, strings.ToLower(pod.Owner.Kind)), pod.Owner.Name)
 	}
 }
 

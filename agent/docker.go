@@ -32,6 +32,8 @@ type container struct {
 	driver          string
 	running         bool
 	pod             []schema.Attr // of a container that the kubelet runs
+	unknown         bool          // the Kubernetes API is asked, and has not said whose pod this is
+	wait            bool          // what the API says is not all there yet
 }
 
 // callTimeout bounds list and inspect; the event stream has no bound.

@@ -127,6 +127,11 @@ func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bo
 		s.hold(now)
 		return false
 	}
+	if now.Before(s.waitTo) && !s.removed {
+		s.next = earlier(s.waitTo, now.Add(a.cfg.Poll))
+		s.hold(now)
+		return false
+	}
 	before := s.bytes
 	more, err := s.turn(sending, now)
 	if err == nil {

@@ -64,6 +64,7 @@ type source struct {
 	offset    int64              // next byte to read
 	ahead     []logFile          // open files of the log that come after file, oldest first
 	queue     []*piece
+	joins     string            // the key of joiner
 	joiner    *multiline.Joiner // nil: every message is a record
 	joining   [len(streams)]multiline.State
 	maxGap    time.Duration // of joiner
@@ -91,6 +92,7 @@ type source struct {
 	newest    int64 // length of the log's newest file when it was looked at last
 	added     time.Time
 	since     time.Time // when this process took it up
+	waitTo    time.Time // the first line is not read before, unless all that the Kubernetes API says is there
 	armed     bool      // the watcher tells when the log is written to
 	removed   bool      // the container is gone: read to the end, then close
 	started   bool      // the engine said that it ran

@@ -131,9 +131,9 @@ func (a *Agent) Status() []SourceStatus {
 	all := make([]SourceStatus, 0, len(sources))
 	for _, s := range sources {
 		s.mu.Lock()
-		v, acked, lag := s.shown, s.acked.At, s.lag(now)
+		v, acked, app, lag := s.shown, s.acked.At, s.app, s.lag(now)
 		s.mu.Unlock()
-		st := SourceStatus{Source: s.name, App: s.app, State: v.state, Position: v.position.String(), Acked: acked.String(), UnreadBytes: v.unread(), Lines: v.lines, PerSecond: v.rate, LagSeconds: lag.Seconds(), Held: v.held, LastLine: v.lastLine}
+		st := SourceStatus{Source: s.name, App: app, State: v.state, Position: v.position.String(), Acked: acked.String(), UnreadBytes: v.unread(), Lines: v.lines, PerSecond: v.rate, LagSeconds: lag.Seconds(), Held: v.held, LastLine: v.lastLine}
 		if st.State == "" {
 			st.State = stateNoLog
 		}

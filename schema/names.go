@@ -26,6 +26,8 @@ const (
 	AttrK8sPodUID    = "k8s.pod.uid"
 	AttrK8sContainer = "k8s.container.name"
 	AttrK8sRestarts  = "k8s.container.restart_count"
+	AttrK8sNode      = "k8s.node.name"
+	AttrK8sOwner     = "k8s.%s.name" // of the pod, by the kind of its owner: deployment, replicaset, statefulset, daemonset or job
 
 	AttrSite        = "weir.site"
 	AttrCell        = "weir.cell"

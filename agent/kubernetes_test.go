@@ -193,7 +193,15 @@ func TestAPIAway(t *testing.T) {
 			stop()
 
 			f.api.Fault(refuse)
+			after := filepath.Join(f.cfg.PodsDir, "shop_z_u9", "app", "0.log") // when it is a source, the one before it in the alphabet has been looked at
+			if err := os.MkdirAll(filepath.Dir(after), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(after, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			stop = f.start()
+			f.await("both sources", func() bool { return len(f.agent.Status()) == 2 })
 			f.write("stdout", "F", "three")
 			f.says("three", map[string]string{schema.AttrApp: "shop", schema.AttrContainerID: "u1-c0", schema.AttrImageName: "registry/web:1", "k8s.deployment.name": "web"})
 			stop()

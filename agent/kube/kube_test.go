@@ -99,16 +99,20 @@ func setup(t *testing.T, api *kubetest.API, change func(*Client)) *fixture {
 	if change != nil {
 		change(f.Client)
 	}
+	f.start(t)
+	return f
+}
+
+func (f *fixture) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { f.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return f
 }
 
 func (f *fixture) await(what string, ok func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("%s did not come; asked %q; log:\n%s", what, f.api.Asked(), f.log.b.String())
 		}

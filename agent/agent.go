@@ -200,6 +200,11 @@ func (a *Agent) forget(s *source) {
 	a.forgot = true
 	a.m.sources.Dec()
 	a.held -= s.counted
+	a.leave(s)
+}
+
+// leave forgets the quota of a source's app, if no other source has it.
+func (a *Agent) leave(s *source) {
 	if s.quota != nil && !slices.ContainsFunc(a.ring, func(o *source) bool { return o != s && o.app == s.app }) {
 		delete(a.quotas, s.app)
 	}
@@ -340,6 +345,9 @@ func (a *Agent) renew(s *source, c container) {
 	slices.SortFunc(s.resource, func(a, b schema.Attr) int { return strings.Compare(a.Key, b.Key) })
 	if s.lines == 0 && !s.waitTo.IsZero() { // nothing of it was read, so how its lines are joined may still change
 		s.joins = ""
+	}
+	if app := schema.String(schema.AttrApp, s.app); !slices.Contains(s.resource, app) {
+		a.leave(s)
 	}
 	a.configure(s)
 	if !c.wait {

@@ -38,14 +38,15 @@ type kafka struct {
 	recs   map[string]string
 	last   map[string]schema.Position // by source: end of the last batch
 	evs    []schema.Record
-	lost   map[string]loss // by id
-	sent   []string        // sources of the batches, in order
+	lost   map[string]loss              // by id
+	sent   []string                     // sources of the batches, in order
+	said   map[string]map[string]string // by body: the resource
 
 	onSend func() // in the reading goroutine
 }
 
 func newKafka(t *testing.T) *kafka {
-	return &kafka{t: t, recs: map[string]string{}, lost: map[string]loss{}, freed: make(chan struct{}, 1), last: map[string]schema.Position{}}
+	return &kafka{t: t, recs: map[string]string{}, lost: map[string]loss{}, said: map[string]map[string]string{}, freed: make(chan struct{}, 1), last: map[string]schema.Position{}}
 }
 
 func (k *kafka) Room(string, int64) bool {
@@ -84,6 +85,10 @@ func (k *kafka) Send(_ context.Context, m ingest.Message) error {
 		k.t.Errorf("batch %v-%v: %v", m.Begin, m.End, err)
 	}
 	k.sent = append(k.sent, m.Source)
+	resource := map[string]string{}
+	for _, attr := range b.Resource {
+		resource[attr.Key] = attr.Str
+	}
 	for i := range b.Records {
 		r := &b.Records[i]
 		if m.Topic == schema.TopicEvents || r.EventName != "" {
@@ -110,7 +115,7 @@ func (k *kafka) Send(_ context.Context, m ingest.Message) error {
 		if old, ok := k.recs[id]; ok && old != body {
 			k.t.Errorf("record %s was %.60q and is now %.60q", id, old, body)
 		}
-		k.recs[id] = body
+		k.recs[id], k.said[r.Body] = body, resource
 	}
 	if !k.hold && m.Acked != nil {
 		m.Acked()

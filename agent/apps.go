@@ -128,9 +128,9 @@ func (a *Agent) quotaOf(s *source, label string) *quota {
 	return a.quotas[s.app]
 }
 
-// joinsOnceRead is what the checkpoint keeps of configure.
+// joinsOnceRead is what the checkpoint keeps of configure: nothing while it may change.
 func (s *source) joinsOnceRead() string {
-	if s.lines == 0 {
+	if s.lines == 0 && !s.waitTo.IsZero() {
 		return ""
 	}
 	return s.joins

@@ -2,53 +2,26 @@ package agent
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
 	"testing"
 	"time"
 
 	"weir/agent/kube/kubetest"
 	"weir/agent/multiline"
-	"weir/ingest"
 	"weir/schema"
 )
-
-// resources stands before the producer, and keeps what the resource of each record's batch said.
-type resources struct {
-	*kafka
-	mu sync.Mutex
-	of map[string]map[string]string // by body
-}
-
-func (r *resources) Send(ctx context.Context, m ingest.Message) error {
-	info := schema.Info{Source: m.Source, Begin: m.Begin, End: m.End, Prev: m.Prev, PrevKnown: m.PrevKnown, Count: m.Count}
-	var b schema.Batch
-	if err := new(schema.Decoder).Decode(bytes.Clone(m.Value), &info, &b); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	for _, rec := range b.Records {
-		attrs := map[string]string{}
-		for _, a := range b.Resource {
-			attrs[a.Key] = a.Str
-		}
-		r.of[rec.Body] = attrs
-	}
-	r.mu.Unlock()
-	return r.kafka.Send(ctx, m)
-}
 
 // says waits for a record, and compares what its resource says.
 func (f *podFixture) says(body string, want map[string]string) {
 	f.t.Helper()
 	var got map[string]string
-	f.await(body, func() bool { f.res.mu.Lock(); defer f.res.mu.Unlock(); got = f.res.of[body]; return got != nil })
+	f.await(body, func() bool { f.out.mu.Lock(); defer f.out.mu.Unlock(); got = f.out.said[body]; return got != nil })
 	for k, v := range want {
 		if got[k] != v {
 			f.t.Errorf("%s: %s is %q, want %q", body, k, got[k], v)
@@ -61,15 +34,12 @@ type podFixture struct {
 	*fixture
 	*kubelet
 	api *kubetest.API
-	res *resources
 	t   *testing.T
 }
 
 func setupPods(t *testing.T) *podFixture {
 	f := &podFixture{fixture: setup(t), api: kubetest.New(t), t: t}
 	f.engine.containers = map[string]container{}
-	f.res = &resources{kafka: f.out, of: map[string]map[string]string{}}
-	f.send = f.res
 	f.cfg.PodsDir = t.TempDir()
 	f.cfg.Kubernetes.API, f.cfg.Kubernetes.CAFile, f.cfg.Kubernetes.TokenFile = f.api.URL, f.api.CAFile, f.api.TokenFile
 	f.cfg.Kubernetes.Wait = time.Minute // a test that waited in vain ends first
@@ -78,6 +48,12 @@ func setupPods(t *testing.T) *podFixture {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// open tells whether this process has the log open.
+func (f *podFixture) open() bool {
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	return err == nil && slices.ContainsFunc(fds, func(fd string) bool { name, err := os.Readlink(fd); return err == nil && name == f.path })
 }
 
 func labels(kv ...string) map[string]any {
@@ -101,7 +77,7 @@ func TestPodMetadata(t *testing.T) {
 	})
 	f.write("stdout", "F", "one")
 	defer f.start()()
-	f.await("the source", func() bool { all := f.agent.Status(); return len(all) == 1 && all[0].State == stateReading })
+	f.await("the log to be open", f.open)
 	pod := kubetest.Make("u1", "web-7d9-a", labels("app.kubernetes.io/name", "shop-web", "weir.tenant", "t1"))
 	status := pod["status"].(map[string]any)["containerStatuses"].([]any)[0].(map[string]any)
 	delete(status, "containerID") // the kubelet tells it a moment after the container has started
@@ -148,14 +124,14 @@ func TestBusySource(t *testing.T) {
 		n++
 		f.out.mu.Lock()
 		defer f.out.mu.Unlock()
-		return f.out.sent >= 2
+		return len(f.out.sent) >= 2
 	})
 	f.says("one", map[string]string{schema.AttrApp: "old"})
 	f.says(fmt.Sprintf("line %d %0512d", 0, 0), map[string]string{schema.AttrApp: "old"})
-	f.res.mu.Lock()
-	defer f.res.mu.Unlock()
+	f.out.mu.Lock()
+	defer f.out.mu.Unlock()
 	seen := map[string]int{}
-	for _, attrs := range f.res.of {
+	for _, attrs := range f.out.said {
 		seen[attrs[schema.AttrApp]]++
 	}
 	if seen["new"] == 0 || len(seen) != 2 {
@@ -216,7 +192,7 @@ func TestPodRemovedWhileHeld(t *testing.T) {
 	f.api.Fault(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true })
 	f.write("stdout", "F", "one")
 	defer f.start()()
-	f.await("the source", func() bool { all := f.agent.Status(); return len(all) == 1 && all[0].State == stateReading })
+	f.await("the log to be open", f.open)
 	if err := os.RemoveAll(filepath.Join(f.cfg.PodsDir, "shop_web-7d9-a_u1")); err != nil {
 		t.Fatal(err)
 	}

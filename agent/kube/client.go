@@ -20,7 +20,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,9 +53,6 @@ type Client struct {
 	changed chan struct{}
 }
 
-// keepGone is how long a removed pod is still known: the logs of one that lived for an instant are found after it.
-const keepGone = time.Minute
-
 // New makes a client, or none where there is no API to ask.
 func New(cfg Config, env func(string) string, log *slog.Logger, reg prometheus.Registerer) *Client {
 	cfg, why := cfg.resolve(env)
@@ -70,16 +66,6 @@ func New(cfg Config, env func(string) string, log *slog.Logger, reg prometheus.R
 		requests: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_kubernetes_requests_total", Help: "Requests to the Kubernetes API that ended, by result."}, []string{"result"}),
 		pods:     map[string]*Pod{}, gone: map[string]time.Time{}, changed: make(chan struct{}, 1)}
 }
-
-// Pod finds a pod by the uid that its folder has.
-func (c *Client) Pod(uid string) *Pod {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.pods[uid]
-}
-
-// Changed tells that pods came or changed since it was last received from.
-func (c *Client) Changed() <-chan struct{} { return c.changed }
 
 // Run lists and watches until ctx ends.
 func (c *Client) Run(ctx context.Context) {
@@ -295,69 +281,6 @@ func (c *Client) take(o *object) *Pod {
 	return p
 }
 
-func (c *Client) put(p *Pod) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.gone, p.UID)
-	c.forget()
-	old := c.pods[p.UID]
-	if old == nil && len(c.pods) >= maxPods {
-		return errTooMany
-	}
-	if !reflect.DeepEqual(old, p) { // most changes are of what is not read
-		c.pods[p.UID] = p
-		c.notify()
-	}
-	return nil
-}
-
-func (c *Client) remove(uid string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.pods[uid]; ok {
-		c.gone[uid] = time.Now()
-	}
-	c.forget()
-}
-
-func (c *Client) replace(found map[string]*Pod) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for uid, old := range c.pods {
-		switch p := found[uid]; {
-		case p == nil && len(found) < maxPods:
-			if found[uid] = old; c.gone[uid].IsZero() {
-				c.gone[uid] = time.Now()
-			}
-		case reflect.DeepEqual(old, p):
-			found[uid] = old
-			delete(c.gone, uid)
-		default:
-			delete(c.gone, uid)
-		}
-	}
-	c.pods = found
-	c.forget()
-	c.notify()
-}
-
-// forget drops the pods that were removed a while ago.
-func (c *Client) forget() {
-	for uid, at := range c.gone {
-		if time.Since(at) > keepGone {
-			delete(c.gone, uid)
-			delete(c.pods, uid)
-		}
-	}
-}
-
-func (c *Client) notify() {
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
-}
-
 // statusError is an answer of the API that is not what was asked for.
 type statusError struct {
 	Code    int    `json:"code"`
@@ -417,7 +340,7 @@ func result(err error) string {
 func (c *Client) tell(err error) {
 	why := result(err)
 	c.well = false
-	if outdated(err) || why == c.told && time.Since(c.toldAt) < 10*time.Minute {
+	if why == "expired" || why == c.told && time.Since(c.toldAt) < 10*time.Minute {
 		return
 	}
 	c.told, c.toldAt = why, time.Now()

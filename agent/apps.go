@@ -10,8 +10,7 @@ import (
 	"weir/schema"
 )
 
-// multilineLabel on a container names recognisers, such as "java,go" or "all", or is "off". Kubernetes takes no commas in
-// labels: "java.go" says the same.
+// multilineLabel on a container names recognisers, such as "java,go" or "all", or is "off".
 const multilineLabel = "weir.multiline"
 
 // everyApp is the key of agent.multiline that holds for the apps that are not named.
@@ -89,7 +88,7 @@ func (a *Agent) configure(s *source) {
 	if !ok {
 		if label, ok = strings.CutPrefix(s.joins, "label:"); ok {
 			var err error
-			if j, err = newJoining(multiline.Config{Recognisers: strings.Split(strings.ReplaceAll(label, ".", ","), ",")}); err != nil {
+			if j, err = newJoining(multiline.Config{Recognisers: strings.Split(label, ",")}); err != nil {
 				a.log.Warn("a container's label is wrong; its lines are not joined", "source", s.name, "label", multilineLabel, "value", label, "err", err)
 			}
 			a.joiners[s.joins] = j

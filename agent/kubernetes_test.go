@@ -203,7 +203,7 @@ func TestPodRemovedWhileHeld(t *testing.T) {
 func TestPodJoining(t *testing.T) {
 	f := setupPods(t)
 	f.cfg.Multiline = map[string]multiline.Config{"shop": {Start: "^BEGIN"}}
-	f.api.Put(kubetest.Make("u1", "web", labels("weir.multiline", "java.go")))
+	f.api.Put(kubetest.Make("u1", "web", labels("weir.multiline", "java,go")))
 	trace := func(n int) {
 		f.write("stdout", "F", fmt.Sprintf("java.lang.Error: %d", n))
 		f.write("stdout", "F", "\tat a.b.C(D.java:1)")
@@ -218,7 +218,7 @@ func TestPodJoining(t *testing.T) {
 	f.await("the second trace", func() bool { return f.out.bodies()["stdout: after 2"] == 1 })
 	f.await("a checkpoint", func() bool {
 		b, err := os.ReadFile(filepath.Join(f.cfg.StateDir, checkpointName))
-		return err == nil && bytes.Contains(b, []byte(`"label:java.go"`))
+		return err == nil && bytes.Contains(b, []byte(`"label:java,go"`))
 	})
 	crash()
 	trace(3)

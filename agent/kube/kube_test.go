@@ -489,6 +489,7 @@ func TestPodObjects(t *testing.T) {
 	}{
 		"nothing but nulls": {`{"metadata":{"uid":"u","labels":null,"annotations":null,"ownerReferences":null},"spec":{"containers":null},"status":null}`, Pod{UID: "u"}},
 		"static pod":        {`{"metadata":{"uid":"u","annotations":{"kubernetes.io/config.mirror":"hash"},"ownerReferences":[{"kind":"Node","name":"n1","controller":true}]}}`, Pod{UID: "hash", Owner: Owner{"Node", "n1"}}},
+		"our annotations":   {`{"metadata":{"uid":"u","labels":{"a":"b"},"annotations":{"weir.quota":"lines=100,over=drop","other":"x"}}}`, Pod{UID: "u", Labels: map[string]string{"a": "b", "weir.quota": "lines=100,over=drop"}}},
 		"replica set alone": {`{"metadata":{"uid":"u","ownerReferences":[{"kind":"ReplicaSet","name":"web-7d9","controller":true}]}}`, Pod{UID: "u", Owner: Owner{"ReplicaSet", "web-7d9"}}},
 		"not a controller":  {`{"metadata":{"uid":"u","ownerReferences":[{"kind":"Job","name":"x"}]}}`, Pod{UID: "u"}},
 		"all kinds of containers": {`{"metadata":{"uid":"u"},"spec":{"containers":[{"name":"a","image":"ia"}],"initContainers":[{"name":"b","image":"ib"}],"ephemeralContainers":[{"name":"c","image":"ic"}]},
@@ -503,7 +504,10 @@ func TestPodObjects(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if c.want.Labels = map[string]string{}; c.want.Containers == nil {
+		if c.want.Labels == nil {
+			c.want.Labels = map[string]string{}
+		}
+		if c.want.Containers == nil {
 			c.want.Containers = map[string]Container{}
 		}
 		if got, _ := o.pod(); !reflect.DeepEqual(*got, c.want) {

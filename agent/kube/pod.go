@@ -12,7 +12,7 @@ type Pod struct {
 	Namespace  string
 	Name       string
 	Node       string
-	Labels     map[string]string
+	Labels     map[string]string // and the annotations that begin with "weir."
 	Owner      Owner
 	Containers map[string]Container // by name
 }
@@ -50,6 +50,7 @@ const (
 	maxLabels     = 32 << 10 // bytes of a pod's labels
 	maxName       = 1 << 10
 	mirror        = "kubernetes.io/config.mirror"
+	ours          = "weir." // annotations that count as labels, since the values of labels take neither commas nor equals signs
 	templateLabel = "pod-template-hash"
 )
 
@@ -61,9 +62,7 @@ type object struct {
 		UID             string            `json:"uid"`
 		ResourceVersion string            `json:"resourceVersion"`
 		Labels          map[string]string `json:"labels"`
-		Annotations     struct {
-			Mirror string `json:"kubernetes.io/config.mirror"`
-		} `json:"annotations"`
+		Annotations     map[string]string `json:"annotations"`
 		OwnerReferences []struct {
 			Kind       string `json:"kind"`
 			Name       string `json:"name"`
@@ -103,12 +102,21 @@ type status struct {
 func (o *object) pod() (p *Pod, cut bool) {
 	m := &o.Metadata
 	p = &Pod{UID: clip(m.UID), Namespace: clip(m.Namespace), Name: clip(m.Name), Node: clip(o.Spec.NodeName), Labels: map[string]string{}, Containers: map[string]Container{}}
-	if m.Annotations.Mirror != "" { // the image of a static pod, whose folders have the hash of its file for a uid
-		p.UID = clip(m.Annotations.Mirror)
+	if hash := m.Annotations[mirror]; hash != "" { // the image of a static pod, whose folders have the hash of its file for a uid
+		p.UID = clip(hash)
+	}
+	labels := m.Labels
+	for k, v := range m.Annotations {
+		if strings.HasPrefix(k, ours) {
+			if labels == nil {
+				labels = map[string]string{}
+			}
+			labels[k] = v
+		}
 	}
 	room := maxLabels
-	for _, k := range slices.Sorted(maps.Keys(m.Labels)) {
-		v := m.Labels[k]
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		v := labels[k]
 		if room -= len(k) + len(v); room < 0 {
 			cut = true
 			break

@@ -281,11 +281,21 @@ func (f *fixture) start() (stop func()) {
 	}
 }
 
+// some lists a few bodies, cut short.
+func some(bodies map[string]int) (all string) {
+	for body, n := range bodies {
+		if all += fmt.Sprintf("%.60q: %d, ", body, n); len(all) > 1000 {
+			return all + "..."
+		}
+	}
+	return all
+}
+
 func (f *fixture) await(what string, ok func() bool) {
 	f.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			f.t.Fatalf("%s did not come; there are %d records: %.600v", what, len(f.out.recs), f.out.bodies())
+			f.t.Fatalf("%s did not come; there are %d records: %s", what, len(f.out.recs), some(f.out.bodies()))
 		}
 	}
 }

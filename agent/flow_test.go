@@ -27,7 +27,10 @@ func (k *kafka) losses(reason string) (n int, records, bytes int64) {
 
 // add gives the engine another container, and returns its log.
 func (f *fixture) add(id, app string) *dockerLog {
-	path := filepath.Join(filepath.Dir(f.log.path), id+"-json.log")
+	path := filepath.Join(filepath.Dir(f.log.path), id, id+"-json.log") // in a folder of its own, as Docker has them
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		f.t.Fatal(err)
+	}
 	f.engine.mu.Lock()
 	defer f.engine.mu.Unlock()
 	f.engine.containers[id] = container{id: id, name: id, image: "app:1", driver: "json-file", path: path, running: true, labels: map[string]string{"weir.app": app}}

@@ -41,6 +41,9 @@ func (a *Agent) read(ctx, sending context.Context) {
 		case <-ctx.Done():
 		case c := <-a.commands:
 			a.obey(c)
+			for len(a.commands) > 0 {
+				a.obey(<-a.commands)
+			}
 		case wd, ok := <-woken:
 			if !ok { // the watcher has failed: logs are polled from now on
 				a.watcher, woken = nil, nil

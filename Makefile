@@ -47,6 +47,9 @@ bench: ## benchmarks of the hot path; compare two outputs with `go tool benchsta
 bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, idling, latency; docs/performance.md has the figures
 	@$(STACK) up kafka && eval "$$($(STACK) env)" && $(GO) run ./internal/bench
 
+bench-indexer: build ## the indexer from a filled topic into a real Elasticsearch, beside a bare loop; search latency; docs/performance.md has the figures
+	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cat "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
+
 fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema
 	$(GO) test -fuzz FuzzSeenBinary -fuzztime 1m ./ingest
@@ -68,4 +71,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean
+.PHONY: bench-indexer help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean

@@ -1,5 +1,5 @@
 // The command bench measures weir's agent against a real Kafka: cost of a gigabyte of logs, of idling, and latency.
-// `make bench-agent` runs it on the development stack.
+// Also the indexer between a real Kafka and a real Elasticsearch. `make bench-agent` and `make bench-indexer` run it on the development stack.
 package main
 
 import (
@@ -32,7 +32,6 @@ func makeData(dir string, files int, total int64) (d dataset, err error) {
 	}
 	bareOut := bufio.NewWriterSize(bare, 1<<20)
 	d.bare = bare.Name()
-	words := []string{"request", "accepted", "order", "payment", "retry", "upstream", "timeout=30s", "status=200", "took=12ms", "user", "session", "cache", "miss", "INFO", "worker-7", "ledger", "posted"}
 	for f := range files {
 		path := filepath.Join(dir, fmt.Sprintf("c%04d-json.log", f))
 		out, err := os.Create(path)
@@ -44,17 +43,7 @@ func makeData(dir string, files int, total int64) (d dataset, err error) {
 		at := time.Date(2026, 11, 1, 0, 0, f, 0, time.UTC)
 		var size int64
 		for n := 0; size < total/int64(files); n++ {
-			line := fmt.Appendf(nil, "%s INFO f=%d n=%d req=%016x user=%d ", at.Format("2006-01-02T15:04:05.000Z"), f, n, r.Uint64(), r.IntN(1e6))
-			want := 120 + r.IntN(160)
-			if n%100 == 57 {
-				want = 16_500 + r.IntN(24_000)
-			}
-			for len(line) < want {
-				line = append(append(line, words[r.IntN(len(words))]...), ' ')
-			}
-			if n%100 == 13 {
-				line = append(line, "quote \" tab \t 支付失败 é"...)
-			}
+			line := text(r, at, f, n)
 			line = append(line, '\n')
 			if _, err := bareOut.Write(line); err != nil {
 				return d, err
@@ -83,6 +72,24 @@ func makeData(dir string, files int, total int64) (d dataset, err error) {
 		return d, err
 	}
 	return d, bare.Close()
+}
+
+var words = []string{"request", "accepted", "order", "payment", "retry", "upstream", "timeout=30s", "status=200", "took=12ms", "user", "session", "cache", "miss", "INFO", "worker-7", "ledger", "posted"}
+
+// text is one line, without its end.
+func text(r *rand.Rand, at time.Time, f, n int) []byte {
+	line := fmt.Appendf(nil, "%s INFO f=%d n=%d req=%016x user=%d ", at.Format("2006-01-02T15:04:05.000Z"), f, n, r.Uint64(), r.IntN(1e6))
+	want := 120 + r.IntN(160)
+	if n%100 == 57 {
+		want = 16_500 + r.IntN(24_000)
+	}
+	for len(line) < want {
+		line = append(append(line, words[r.IntN(len(words))]...), ' ')
+	}
+	if n%100 == 13 {
+		line = append(line, "quote \" tab \t 支付失败 é"...)
+	}
+	return line
 }
 
 // writePiece writes a line of the json-file driver.

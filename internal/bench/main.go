@@ -23,6 +23,8 @@ import (
 
 type bench struct {
 	binary, broker, dir, kafkaData string
+	elastic                        string
+	elasticPid, records            int
 	mb                             int64
 	k                              *ingest.Kafka
 }
@@ -45,7 +47,10 @@ func main() {
 	flag.StringVar(&b.broker, "broker", os.Getenv("WEIR_KAFKA_BROKERS"), "a real Kafka")
 	flag.StringVar(&b.kafkaData, "kafka-data", ".stack/data/kafka", "the broker's data folder")
 	flag.Int64Var(&b.mb, "mb", 1000, "megabytes of logs")
-	only := flag.String("only", "", "one part: throughput, idle or latency")
+	flag.StringVar(&b.elastic, "elasticsearch", os.Getenv("WEIR_ELASTICSEARCH_URL"), "a real Elasticsearch, for the indexer")
+	flag.IntVar(&b.elasticPid, "elasticsearch-pid", 0, "its process, for its CPU time")
+	flag.IntVar(&b.records, "records", 2_000_000, "records for the indexer")
+	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer, which is not among the others")
 	flag.Parse()
 	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -67,6 +72,9 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 		return err
 	}
 	defer b.k.Close()
+	if only == "indexer" {
+		return b.indexer(ctx)
+	}
 	var r result
 	for _, part := range []struct {
 		name string

@@ -16,15 +16,20 @@ import (
 	"time"
 )
 
-// agentProcess is the built binary, running.
-type agentProcess struct {
+// process is one component of the built binary, running.
+type process struct {
 	cmd     *exec.Cmd
 	metrics string
 	log     string
 }
 
 // startAgent runs `weir agent` on the engine at host, with its state in dir.
-func startAgent(binary, dir, broker, host string) (*agentProcess, error) {
+func startAgent(binary, dir, broker, host string) (*process, error) {
+	return start(binary, "agent", dir, fmt.Sprintf("kafka:\n  brokers: [%s]\nagent:\n  node: bench\n  docker_host: %s\n  state_dir: %s\n", broker, host, filepath.Join(dir, "state")))
+}
+
+// start runs a component with a configuration, to which the address of its metrics is added.
+func start(binary, component, dir, text string) (*process, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -33,28 +38,28 @@ func startAgent(binary, dir, broker, host string) (*agentProcess, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	config := filepath.Join(dir, "weir.yaml")
-	text := fmt.Sprintf("kafka:\n  brokers: [%s]\nagent:\n  node: bench\n  docker_host: %s\n  state_dir: %s\nhttp:\n  listen: %s\n", broker, host, filepath.Join(dir, "state"), addr)
+	config := filepath.Join(dir, component+".yaml")
+	text += "http:\n  listen: " + addr + "\n"
 	if pprof := os.Getenv("BENCH_PPROF"); pprof != "" {
 		text += "  pprof: " + pprof + "\n"
 	}
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	p := &agentProcess{metrics: "http://" + addr + "/metrics", log: filepath.Join(dir, "agent.log")}
+	p := &process{metrics: "http://" + addr + "/metrics", log: filepath.Join(dir, component+".log")}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(binary, "agent", "--config", config)
+	p.cmd = exec.Command(binary, component, "--config", config)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return p, p.cmd.Start()
 }
 
-// metric reads one metric without labels; 0 until it is there.
-func (p *agentProcess) metric(name string) float64 {
+// metric reads one metric, named with its labels if it has any; 0 until it is there.
+func (p *process) metric(name string) float64 {
 	res, err := http.Get(p.metrics)
 	if err != nil {
 		return 0
@@ -72,12 +77,12 @@ func (p *agentProcess) metric(name string) float64 {
 }
 
 // await waits until a metric has a value.
-func (p *agentProcess) await(ctx context.Context, name string, want float64) error {
+func (p *process) await(ctx context.Context, name string, want float64) error {
 	for p.metric(name) < want {
 		select {
 		case <-ctx.Done():
 			b, _ := os.ReadFile(p.log)
-			return fmt.Errorf("%s is %.0f, not %.0f; the agent's log ends: %s", name, p.metric(name), want, b[max(0, len(b)-2000):])
+			return fmt.Errorf("%s is %.0f, not %.0f; its log ends: %s", name, p.metric(name), want, b[max(0, len(b)-2000):])
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -90,7 +95,7 @@ type usage struct {
 	rssMB float64
 }
 
-func (p *agentProcess) stop() (usage, error) {
+func (p *process) stop() (usage, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return usage{}, err
 	}
@@ -104,8 +109,10 @@ func wait(cmd *exec.Cmd) (usage, error) {
 }
 
 // now is what the process has taken so far: CPU time, and memory that is resident at this moment.
-func (p *agentProcess) now() (usage, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+func (p *process) now() (usage, error) { return taken(p.cmd.Process.Pid) }
+
+func taken(pid int) (usage, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return usage{}, err
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"golang.org/x/sync/semaphore"
 
 	"weir/schema"
@@ -41,11 +43,18 @@ type Message struct {
 	// Free may be nil. It is called with Value after Acked where nothing can read it any more. It is not called after a
 	// try that failed: that one may still be on its way out.
 	Free func(value []byte)
+
+	weight int64 // of the in-flight budget
+	part   bool  // the rest of the batch follows: it is acknowledged with that
+}
+
+func (m *Message) info() schema.Info {
+	return schema.Info{Source: m.Source, Begin: m.Begin, End: m.End, Prev: m.Prev, PrevKnown: m.PrevKnown, Count: m.Count}
 }
 
 // Producer writes batches with acks=all, in order per source. It never passes over a batch that failed: it
 // tries again until Kafka has it, and Send holds the caller back meanwhile. A try that failed after the broker had
-// appended leaves a repeat in the topic, which consumers drop.
+// appended leaves a repeat in the topic, which consumers drop. What is larger than the topic takes goes in smaller pieces.
 //
 // One goroutine (a lane) per topic partition owns that partition's queue and has one request under way.
 type Producer struct {
@@ -65,8 +74,8 @@ type Producer struct {
 	asking map[string]bool // topics whose partition count is being asked for
 	freed  chan struct{}
 
-	acked, records, retries prometheus.Counter
-	bytes                   prometheus.Counter
+	acked, records, bytes, split, cut prometheus.Counter
+	retries                           *prometheus.CounterVec
 }
 
 type lane struct {
@@ -95,7 +104,12 @@ func NewProducer(k *Kafka, cfg ProducerConfig, log *slog.Logger, reg prometheus.
 		acked:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_batches_total", Help: "Batches that Kafka acknowledged with acks=all."}),
 		records: f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_records_total", Help: "Records of batches that Kafka acknowledged."}),
 		bytes:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_bytes_total", Help: "Bytes of batches that Kafka acknowledged, before compression."}),
-		retries: f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_retries_total", Help: "Produce requests that failed and were tried again."}),
+		split:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_split_batches_total", Help: "Batches larger than the topic takes, sent as two."}),
+		cut:     f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_cut_records_total", Help: "Records larger than the topic takes, sent without the end of their body."}),
+		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "weir_producer_retries_total", Help: "Produce requests that failed and were tried again, by kind of error."}, []string{"error"}),
+	}
+	for kind := range remedies {
+		p.retries.WithLabelValues(kind) // so that each is there, as zero
 	}
 	p.idle = sync.NewCond(&p.mu)
 	p.ctx, p.stop = context.WithCancel(context.Background())
@@ -116,20 +130,20 @@ func (p *Producer) Run(ctx context.Context) error {
 // Send queues a batch. It blocks while the in-flight budget is spent or the topic is unknown, and fails only when
 // ctx or the producer ended.
 func (p *Producer) Send(ctx context.Context, m Message) error {
-	weight := p.weight(&m)
-	if err := p.budget.Acquire(ctx, weight); err != nil {
+	m.weight = min(int64(len(m.Value)+256), p.cfg.InflightBytes)
+	if err := p.budget.Acquire(ctx, m.weight); err != nil {
 		return fmt.Errorf("send to %s: %w", m.Topic, err)
 	}
 	n, err := p.partitions(ctx, m.Topic)
 	if err != nil {
-		p.budget.Release(weight)
+		p.budget.Release(m.weight)
 		return err
 	}
 	tp := TopicPartition{m.Topic, int(murmur2(m.Source)&0x7fffffff) % n}
 	p.mu.Lock()
 	if p.ctx.Err() != nil {
 		p.mu.Unlock()
-		p.budget.Release(weight)
+		p.budget.Release(m.weight)
 		return errors.New("the producer has stopped")
 	}
 	l := p.lanes[tp]
@@ -184,10 +198,6 @@ func (p *Producer) tellFreed() {
 	case p.freed <- struct{}{}:
 	default:
 	}
-}
-
-func (p *Producer) weight(m *Message) int64 {
-	return min(int64(len(m.Value)+256), p.cfg.InflightBytes)
 }
 
 // Flush waits until all that was sent is acknowledged.
@@ -264,26 +274,35 @@ func (p *Producer) drain(l *lane) {
 // deliver writes a run of batches, in order, until they are in. It reports false when the producer stopped first. clean says
 // that none of them was tried before.
 func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
-	for try := 0; len(run) > 0; try++ {
+	for try := 0; ; try++ {
 		err := p.produce(tp, run)
 		if err == nil {
 			p.settle(run, clean && try == 0)
 			return true
 		}
-		p.retries.Inc()
-		if errors.Is(err, kafka.MessageSizeTooLarge) && len(run) > 1 {
-			half := len(run) / 2
-			return p.deliver(tp, run[:half], false) && p.deliver(tp, run[half:], false)
+		if p.ctx.Err() != nil {
+			return false
+		}
+		kind := errorKind(err)
+		p.retries.WithLabelValues(kind).Inc()
+		if kind == tooLarge {
+			if smaller := p.smaller(run); smaller != nil {
+				for _, run := range smaller {
+					if !p.deliver(tp, run, false) {
+						return false
+					}
+				}
+				return true
+			}
 		}
 		if try%8 == 0 {
 			p.log.Warn("Kafka does not take a batch; trying again, in order", "topic", tp.Topic, "partition", tp.Partition,
-				"source", run[0].Source, "begin", run[0].Begin.String(), "batches", len(run), "bytes", len(run[0].Value), "try", try+1, "err", err, "remedy", remedy(err))
+				"source", run[0].Source, "begin", run[0].Begin.String(), "batches", len(run), "bytes", len(run[0].Value), "try", try+1, "err", err, "remedy", remedies[kind])
 		}
 		if pause(p.ctx, p.ctx, backoff(try)) != nil {
 			return false
 		}
 	}
-	return true
 }
 
 func (p *Producer) produce(tp TopicPartition, run []Message) error {
@@ -292,7 +311,7 @@ func (p *Producer) produce(tp TopicPartition, run []Message) error {
 	records := make([]kafka.Record, len(run))
 	for i := range run {
 		m := &run[i]
-		info := schema.Info{Source: m.Source, Begin: m.Begin, End: m.End, Prev: m.Prev, PrevKnown: m.PrevKnown, Count: m.Count}
+		info := m.info()
 		headers := make([]kafka.Header, 0, 6)
 		info.EachHeader(func(k string, v []byte) { headers = append(headers, kafka.Header{Key: k, Value: v}) })
 		records[i] = kafka.Record{Key: kafka.NewBytes([]byte(m.Source)), Value: kafka.NewBytes(m.Value), Headers: headers}
@@ -301,22 +320,27 @@ func (p *Producer) produce(tp TopicPartition, run []Message) error {
 }
 
 func (p *Producer) settle(run []Message, clean bool) {
+	whole := 0
 	for i := range run {
 		m := &run[i]
-		p.acked.Inc()
 		p.records.Add(float64(m.Count))
 		p.bytes.Add(float64(len(m.Value)))
+		if m.part {
+			continue
+		}
+		whole++
+		p.acked.Inc()
 		if m.Acked != nil {
 			m.Acked()
 		}
-		p.budget.Release(p.weight(m))
+		p.budget.Release(m.weight)
 		if clean && m.Free != nil {
 			m.Free(m.Value)
 		}
 	}
 	p.tellFreed()
 	p.mu.Lock()
-	if p.queued -= len(run); p.queued == 0 {
+	if p.queued -= whole; p.queued == 0 {
 		p.idle.Broadcast()
 	}
 	p.mu.Unlock()
@@ -352,18 +376,45 @@ func (k *Kafka) partitions(ctx context.Context, topic string) (int, error) {
 	return 0, kafka.UnknownTopicOrPartition
 }
 
-func remedy(err error) string {
+// tooLarge is the kind of error that smaller requests mend.
+const tooLarge = "too_large"
+
+// remedies says for every kind of error what an operator can do.
+var remedies = map[string]string{
+	tooLarge:              "raise the topic's max.message.bytes",
+	"not_authorized":      "grant this principal Write on the topic",
+	"unknown_topic":       "create the topic with `weir topics apply`, with as many partitions as it had",
+	"not_enough_replicas": "too few replicas are in sync; bring the other brokers back",
+	"no_leader":           "wait for the partition's new leader; if none comes, bring the brokers back that have its replicas",
+	"timeout":             "check that the brokers are up, reachable and not overloaded",
+	"connection":          "check that the brokers are up and kafka.brokers is right",
+	"other":               "see the brokers' logs",
+}
+
+// errorKind is the value of a metric's label: one of the keys of remedies.
+func errorKind(err error) string {
+	is := func(targets ...error) bool {
+		return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
+	}
+	var code kafka.Error
+	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.Is(err, kafka.MessageSizeTooLarge):
-		return "raise the topic's max.message.bytes, or lower agent.batch_bytes and agent.max_record_bytes"
-	case errors.Is(err, kafka.TopicAuthorizationFailed):
-		return "grant this principal Write on the topic"
-	case errors.Is(err, kafka.UnknownTopicOrPartition):
-		return "create the topic with `weir topics apply`"
-	case errors.Is(err, kafka.NotEnoughReplicas), errors.Is(err, kafka.NotEnoughReplicasAfterAppend):
-		return "too few replicas are in sync; bring the other brokers back"
+	case is(kafka.MessageSizeTooLarge, kafka.RecordListTooLarge):
+		return tooLarge
+	case is(kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.SASLAuthenticationFailed):
+		return "not_authorized"
+	case is(kafka.UnknownTopicOrPartition, protocol.ErrNoTopic, protocol.ErrNoPartition):
+		return "unknown_topic"
+	case is(kafka.NotEnoughReplicas, kafka.NotEnoughReplicasAfterAppend):
+		return "not_enough_replicas"
+	case is(kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.BrokerNotAvailable, protocol.ErrNoLeader):
+		return "no_leader"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	case errors.As(err, &code):
+		return "other"
 	default:
-		return "check that the brokers are up and kafka.brokers is right"
+		return "connection"
 	}
 }
 

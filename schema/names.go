@@ -38,6 +38,7 @@ const (
 	AttrOffset      = "weir.offset"
 
 	AttrTruncated   = "weir.truncated"    // bool: the record was cut at the size limit
+	AttrCutBytes    = "weir.cut.bytes"    // int: bytes of the body that were cut off because the topic did not take the record
 	AttrPartial     = "weir.partial"      // bool: the stream ended before the line did
 	AttrDamaged     = "weir.damaged"      // bool: the line was not what the driver writes; the body is its raw bytes
 	AttrRedacted    = "weir.redacted"     // int: how many secrets were replaced in the body

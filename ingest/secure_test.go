@@ -16,10 +16,8 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -81,24 +79,10 @@ func (a *authority) issue(name string, isCA bool) (cert, key string) {
 	return filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // securedKafka runs a real broker with a SASL listener over TLS and one for mutual TLS, on which only users with an
 // access control entry may do anything.
 func securedKafka(t *testing.T, ca *authority) (sasl, mutual string) {
 	t.Helper()
-	lib := os.Getenv("WEIR_KAFKA_LIB")
-	if lib == "" {
-		t.Fatal("WEIR_KAFKA_LIB is not set: run `make e2e`")
-	}
 	dir := t.TempDir()
 	ca.issue("broker", false)
 	saslPort, mutualPort, controller := freePort(t), freePort(t), freePort(t)
@@ -129,38 +113,11 @@ offsets.topic.num.partitions=1
 auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=4194304
 `, saslPort, mutualPort, controller, login, ca.dir, ca.ca, dir)
-	config := filepath.Join(dir, "secure.properties")
-	if err := os.WriteFile(config, []byte(properties), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	java := func(args ...string) *exec.Cmd {
-		return exec.Command("java", append([]string{"-Xmx160m", "-XX:+UseSerialGC", "-cp", lib + "/*"}, args...)...)
-	}
-	format := []string{"kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAg", "-c", config}
+	var scram []string
 	for _, user := range []string{"SCRAM-SHA-512=[name=admin,password=admin-secret]", "SCRAM-SHA-512=[name=shipper,password=s3cret]", "SCRAM-SHA-256=[name=shipper,password=s3cret]", "SCRAM-SHA-512=[name=stranger,password=s3cret]"} {
-		format = append(format, "--add-scram", user)
+		scram = append(scram, "--add-scram", user)
 	}
-	if out, err := java(format...).CombinedOutput(); err != nil {
-		t.Fatalf("format: %v\n%s", err, out)
-	}
-	log, err := os.Create(filepath.Join(dir, "kafka.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	broker := java("kafka.Kafka", config)
-	broker.Stdout, broker.Stderr = log, log
-	broker.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = broker.Process.Kill()
-		_ = broker.Wait()
-		if b, _ := os.ReadFile(log.Name()); t.Failed() {
-			t.Logf("the broker's log ends:\n%s", b[max(0, len(b)-2000):])
-		}
-	})
+	formatBroker(t, dir, properties, scram...).start()
 	return fmt.Sprintf("127.0.0.1:%d", saslPort), fmt.Sprintf("127.0.0.1:%d", mutualPort)
 }
 

@@ -301,6 +301,7 @@ func (c *trio) raw(topic string, partitions int) (n int64) {
 type tally struct {
 	t     *testing.T
 	group string
+	topic string
 	c     *Consumer
 	st    *store
 	stop  func()
@@ -316,7 +317,7 @@ func (c *trio) read(group, topic string, own bool) *tally {
 	c.t.Cleanup(k.Close)
 	cfg := DefaultConsumerConfig(group, topic)
 	cfg.CommitInterval, cfg.OwnCommit = 200*time.Millisecond, own
-	r := &tally{t: c.t, group: group, st: &store{own: own, cps: map[TopicPartition]*Checkpoint{}, ids: map[string]int{}, die: func() bool { return false }}}
+	r := &tally{t: c.t, group: group, topic: topic, st: &store{own: own, cps: map[TopicPartition]*Checkpoint{}, ids: map[string]int{}, die: func() bool { return false }}}
 	if r.c, err = NewConsumer(k, cfg, r.st, nil, quiet(), prometheus.NewRegistry()); err != nil {
 		c.t.Fatal(err)
 	}
@@ -340,7 +341,7 @@ func (r *tally) has(ids []string) {
 	if n := r.count(); n != len(ids) {
 		r.t.Errorf("%s: %d records, %d were sent", r.group, n, len(ids))
 	}
-	if n := testutil.ToFloat64(r.c.m.gaps); n != 0 {
+	if n := testutil.ToFloat64(r.c.m.gaps.WithLabelValues(r.topic)); n != 0 {
 		r.t.Errorf("%s: %v gaps", r.group, n)
 	}
 }
@@ -549,7 +550,7 @@ func leaderFault(c *trio) {
 
 	ids := l.finish()
 	c.t.Logf("%d records sent in %d batches, %d batches in the topic; retries%s; dropped as repeats: %v", len(ids), len(ids)/5, c.raw(topic, partitions), l.retried(),
-		testutil.ToFloat64(strict.c.m.repeated))
+		testutil.ToFloat64(strict.c.m.repeated.WithLabelValues(topic)))
 	strict.has(ids)
 	stateful.has(ids)
 }

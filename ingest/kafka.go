@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -84,6 +85,9 @@ type Kafka struct {
 	transport *kafka.Transport
 	dialer    *kafka.Dialer
 	client    *kafka.Client
+
+	learning sync.Mutex
+	learned  time.Time
 }
 
 // NewKafka prepares clients; it does not connect.
@@ -109,6 +113,23 @@ func NewKafka(cfg KafkaConfig) (*Kafka, error) {
 
 // Close drops idle connections.
 func (k *Kafka) Close() { k.transport.CloseIdleConnections() }
+
+// relearn has the transport ask the cluster who leads what, at most once a second, after a request went to the wrong broker.
+// By itself it asks only when its MetadataTTL is over. There is no call for that: it asks after a request to create
+// topics, and does so too where there are none in it.
+func (k *Kafka) relearn(ctx context.Context) {
+	if !k.learning.TryLock() {
+		return
+	}
+	defer k.learning.Unlock()
+	if time.Since(k.learned) < time.Second {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, _ = k.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{}) // the next try shows whether it helped
+	k.learned = time.Now()
+}
 
 // Ping asks the cluster for its metadata.
 func (k *Kafka) Ping(ctx context.Context) error {

@@ -299,7 +299,12 @@ func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
 			p.log.Warn("Kafka does not take a batch; trying again, in order", "topic", tp.Topic, "partition", tp.Partition,
 				"source", run[0].Source, "begin", run[0].Begin.String(), "batches", len(run), "bytes", len(run[0].Value), "try", try+1, "err", err, "remedy", remedies[kind])
 		}
-		if pause(p.ctx, p.ctx, backoff(try)) != nil {
+		wait := backoff(try)
+		if kind == noLeader || kind == "connection" {
+			p.k.relearn(p.ctx)
+			wait = backoff(min(try, 4)) // such a try costs the brokers little, and the leader may be there any moment
+		}
+		if pause(p.ctx, p.ctx, wait) != nil {
 			return false
 		}
 	}
@@ -376,8 +381,11 @@ func (k *Kafka) partitions(ctx context.Context, topic string) (int, error) {
 	return 0, kafka.UnknownTopicOrPartition
 }
 
-// tooLarge is the kind of error that smaller requests mend.
-const tooLarge = "too_large"
+// Kinds of errors that are acted upon: smaller requests mend the one, asking who leads the other.
+const (
+	tooLarge = "too_large"
+	noLeader = "no_leader"
+)
 
 // remedies says for every kind of error what an operator can do.
 var remedies = map[string]string{
@@ -385,7 +393,7 @@ var remedies = map[string]string{
 	"not_authorized":      "grant this principal Write on the topic",
 	"unknown_topic":       "create the topic with `weir topics apply`, with as many partitions as it had",
 	"not_enough_replicas": "too few replicas are in sync; bring the other brokers back",
-	"no_leader":           "wait for the partition's new leader; if none comes, bring the brokers back that have its replicas",
+	noLeader:              "wait for the partition's new leader; if none comes, bring the brokers back that have its replicas",
 	"timeout":             "check that the brokers are up, reachable and not overloaded",
 	"connection":          "check that the brokers are up and kafka.brokers is right",
 	"other":               "see the brokers' logs",
@@ -408,7 +416,7 @@ func errorKind(err error) string {
 	case is(kafka.NotEnoughReplicas, kafka.NotEnoughReplicasAfterAppend):
 		return "not_enough_replicas"
 	case is(kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.BrokerNotAvailable, protocol.ErrNoLeader):
-		return "no_leader"
+		return noLeader
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.As(err, &code):

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -94,11 +96,15 @@ func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *sl
 // Run consumes until ctx ends, then commits what was written and leaves the group.
 func (c *Consumer) Run(ctx context.Context) error {
 	for try := 0; ctx.Err() == nil; try++ {
+		began := time.Now()
 		err := c.member(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		c.log.Warn("lost the consumer group; joining again", "err", err)
+		if time.Since(began) > time.Minute {
+			try = 0
+		}
+		c.log.Warn("not in the consumer group; joining again", "err", err)
 		_ = pause(ctx, ctx, backoff(try))
 	}
 	return nil
@@ -107,10 +113,23 @@ func (c *Consumer) Run(ctx context.Context) error {
 func (c *Consumer) member(ctx context.Context) error {
 	// A member has as long to give its partitions up as it has to be missed when it died: at a rebalance nothing is committed
 	// any more, and a sink that is still busy after that is kept out by its own means (ids, the archive's fence).
+	// kafka-go assigns nothing at all while one of the topics is not there, and with its own watch joins over and over.
+	topics, err := c.there(ctx)
+	if err != nil {
+		return err
+	}
+	for _, topic := range c.cfg.Topics {
+		if topics[topic] == 0 {
+			c.log.Warn("a topic is not there and is not read", "topic", topic, "remedy", "create it with `weir topics apply`")
+		}
+	}
+	if len(topics) == 0 {
+		return fmt.Errorf("group %s: none of the topics is there", c.cfg.Group)
+	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: c.cfg.Group, Brokers: c.k.cfg.Brokers, Dialer: c.k.dialer, Topics: c.cfg.Topics,
+		ID: c.cfg.Group, Brokers: c.k.cfg.Brokers, Dialer: c.k.dialer, Topics: slices.Sorted(maps.Keys(topics)),
 		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: c.cfg.SessionTimeout, JoinGroupBackoff: time.Second,
-		WatchPartitionChanges: true, PartitionWatchInterval: 5 * time.Second, StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,
+		StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {
 			c.log.Debug("consumer group", "message", fmt.Sprintf(format, args...))
 		}),
@@ -125,9 +144,16 @@ func (c *Consumer) member(ctx context.Context) error {
 		}
 		_ = group.Close() // waits for the generation's goroutines and leaves the group
 	}()
+	joined, leave := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() { defer close(watched); leave(c.watch(joined, topics)) }()
+	defer func() { leave(nil); <-watched }()
 	for {
-		gen, err := group.Next(ctx)
+		gen, err := group.Next(joined)
 		if err != nil {
+			if joined.Err() != nil {
+				err = context.Cause(joined)
+			}
 			return fmt.Errorf("group %s: %w", c.cfg.Group, err)
 		}
 		c.m.lag.Reset()
@@ -147,6 +173,32 @@ func (c *Consumer) member(ctx context.Context) error {
 			}
 		}
 		c.log.Info("partitions assigned", "generation", gen.ID, "partitions", assigned)
+	}
+}
+
+// there counts the partitions of the topics that exist.
+func (c *Consumer) there(ctx context.Context) (map[string]int, error) {
+	counts := map[string]int{}
+	for _, topic := range c.cfg.Topics {
+		switch n, err := c.k.partitions(ctx, topic); {
+		case err == nil:
+			counts[topic] = n
+		case !errors.Is(err, kafka.UnknownTopicOrPartition):
+			return nil, fmt.Errorf("topic %s: %w", topic, err)
+		}
+	}
+	return counts, nil
+}
+
+// watch returns when a topic came, went or has more partitions, or ctx ended.
+func (c *Consumer) watch(ctx context.Context, was map[string]int) error {
+	for {
+		if err := pause(ctx, ctx, 5*time.Second); err != nil {
+			return err
+		}
+		if now, err := c.there(ctx); err == nil && !maps.Equal(now, was) {
+			return fmt.Errorf("the topics' partitions changed from %v to %v", was, now)
+		}
 	}
 }
 

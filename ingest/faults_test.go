@@ -448,9 +448,8 @@ func topicFault(c *trio) {
 	}
 	l.mu.Unlock()
 	made = time.Now()
-	waitFor(c.t, "the topic anew", func() bool {
-		c.create(durable(topic, 1))
-		return len(c.partition(topic, 0).Isr) > 0
+	waitFor(c.t, "the topic anew", func() bool { // what the plan says is there may be the old one
+		return ApplyTopics(c.t.Context(), c.admin, []TopicChange{{Spec: durable(topic, 1), Create: true}}) == nil && len(c.partition(topic, 0).Isr) > 0
 	})
 	l.flows(2)
 	c.t.Logf("topic made anew: acknowledgements %s after that", time.Since(made).Round(time.Millisecond))

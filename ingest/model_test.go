@@ -339,3 +339,64 @@ func TestPoison(t *testing.T) {
 	}
 	t.Fatal("the records behind the damaged message did not come")
 }
+
+// TestMissingTopic: a topic that is not there keeps nobody from the others, does not make the group join over and over, and is
+// read when it comes.
+func TestMissingTopic(t *testing.T) {
+	cluster, k := testKafka(t, 1)
+	k.transport.MetadataTTL = 100 * time.Millisecond
+	const later = "weir.later"
+	var mu sync.Mutex
+	joins := 0
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		joins++
+		return nil, nil, false
+	})
+	p, err := NewProducer(k, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(p.Run)()
+	st := &store{own: true, cps: map[TopicPartition]*Checkpoint{}, ids: map[string]int{}, die: func() bool { return false }}
+	cfg := DefaultConsumerConfig("model", schema.TopicLogs, later)
+	cfg.CommitInterval, cfg.OwnCommit = 50*time.Millisecond, true
+	c, err := NewConsumer(k, cfg, st, p, quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(c.Run)()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	arrive := func(topic, source string, want int) {
+		t.Helper()
+		var e schema.Encoder
+		e.Reset(source, schema.Incarnation{}, nil)
+		e.Append(&schema.Record{Body: "x"})
+		if err := p.Send(ctx, Message{Topic: topic, Source: source, End: schema.Position{Offset: 1}, Count: 1, Value: e.Bytes()}); err != nil {
+			t.Fatal(err)
+		}
+		for ctx.Err() == nil {
+			st.mu.Lock()
+			n := len(st.ids)
+			st.mu.Unlock()
+			if n == want {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Fatalf("the record in %s did not come", topic)
+	}
+	arrive(schema.TopicLogs, "a", 1)
+	if err := ApplyTopics(ctx, k, []TopicChange{{Spec: TopicSpec{later, 1, 1, nil}, Create: true}}); err != nil {
+		t.Fatal(err)
+	}
+	arrive(later, "b", 2)
+	mu.Lock()
+	defer mu.Unlock()
+	if joins > 6 {
+		t.Errorf("joined the group %d times", joins)
+	}
+}

@@ -120,6 +120,11 @@ func (p *partition) open(ctx context.Context) (err error) {
 			p.next = saved
 		}
 	}
+	if p.committed < 0 {
+		// The first time, or Kafka forgot the group's offset: the topic was deleted and made anew, or nobody read for long. What
+		// is there is read from the start, and what was seen is dropped.
+		p.next = kafka.FirstOffset
+	}
 	if err == nil && p.next < 0 {
 		p.next, _, err = p.c.k.bounds(ctx, p.tp)
 	}

@@ -91,6 +91,10 @@ func (b *broker) end(s syscall.Signal) {
 	}
 }
 
+// freeze leaves the broker's connections open and unanswered.
+func (b *broker) freeze() { _ = b.process.Process.Signal(syscall.SIGSTOP) }
+func (b *broker) thaw()   { _ = b.process.Process.Signal(syscall.SIGCONT) }
+
 // kill is kill -9.
 func (b *broker) kill() { b.end(syscall.SIGKILL) }
 

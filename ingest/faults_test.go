@@ -487,7 +487,9 @@ func countTrue(m map[string]bool) (n int) {
 func leaderFault(c *trio) {
 	const topic, partitions, sources = "weir.leaders", 3, 8
 	c.create(durable(topic, partitions), TopicSpec{StateTopic("stateful"), partitions, 3, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": "2"}})
-	l := c.load(topic, sources, 4*time.Millisecond, DefaultProducerConfig(), quiet())
+	cfg := DefaultProducerConfig()
+	cfg.RequestTimeout = 10 * time.Second // how long a frozen broker holds a try up
+	l := c.load(topic, sources, 8*time.Millisecond, cfg, quiet())
 	strict, stateful := c.read("strict-leaders", topic, true), c.read("stateful", topic, false)
 	waitFor(c.t, "records in both sinks", func() bool { return strict.count() > 500 && stateful.count() > 500 })
 	l.flows(sources)
@@ -507,10 +509,12 @@ func leaderFault(c *trio) {
 		name string
 		node func() int
 		end  func(*broker)
+		back func(*broker)
 	}{
-		{"kill -9 of a leader", func() int { return c.partition(topic, 0).Leader.ID }, (*broker).kill},
-		{"kill -9 of the strict group's coordinator", func() int { return coordinator(strict.group) }, (*broker).kill},
-		{"graceful stop of the stateful group's coordinator", func() int { return coordinator(stateful.group) }, (*broker).stop},
+		{"kill -9 of a leader", func() int { return c.partition(topic, 0).Leader.ID }, (*broker).kill, (*broker).start},
+		{"freezing of a leader", func() int { return c.partition(topic, 0).Leader.ID }, (*broker).freeze, (*broker).thaw},
+		{"kill -9 of the strict group's coordinator", func() int { return coordinator(strict.group) }, (*broker).kill, (*broker).start},
+		{"graceful stop of the stateful group's coordinator", func() int { return coordinator(stateful.group) }, (*broker).stop, (*broker).start},
 	} {
 		id := f.node()
 		died := time.Now()
@@ -528,7 +532,7 @@ func leaderFault(c *trio) {
 		was, wasState := strict.count(), stateful.count()
 		waitFor(c.t, "new records in both sinks", func() bool { return strict.count() > was+100 && stateful.count() > wasState+100 })
 		read := time.Since(died)
-		c.node(id).start()
+		f.back(c.node(id))
 		c.healthy(topic, partitions)
 		c.t.Logf("%s: new leaders after %s, longest wait of a source for an acknowledgement %s, both sinks go on after %s; back in sync: longest wait %s",
 			f.name, elected.Round(time.Millisecond), stall, read.Round(time.Millisecond), l.flows(sources))

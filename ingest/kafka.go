@@ -78,6 +78,9 @@ func (c *KafkaConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
+// requestTimeout bounds every request but the producer's: a broker that is frozen keeps its connections and never answers.
+const requestTimeout = 15 * time.Second
+
 // Kafka holds what all of a process's clients share.
 type Kafka struct {
 	cfg       KafkaConfig
@@ -107,7 +110,7 @@ func NewKafka(cfg KafkaConfig) (*Kafka, error) {
 	k := &Kafka{cfg: cfg, addr: kafka.TCP(cfg.Brokers...)}
 	k.transport = &kafka.Transport{ClientID: cfg.ClientID, DialTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second, MetadataTTL: 5 * time.Second, TLS: tlsConfig, SASL: mechanism}
 	k.dialer = &kafka.Dialer{ClientID: cfg.ClientID, Timeout: 5 * time.Second, DualStack: true, TLS: tlsConfig, SASLMechanism: mechanism}
-	k.client = &kafka.Client{Addr: k.addr, Transport: k.transport}
+	k.client = &kafka.Client{Addr: k.addr, Transport: k.transport, Timeout: requestTimeout}
 	return k, nil
 }
 

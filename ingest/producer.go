@@ -23,7 +23,7 @@ import (
 type ProducerConfig struct {
 	InflightBytes  int64         `yaml:"inflight_bytes"`  // values accepted and not yet acknowledged, all topics together
 	RequestBytes   int           `yaml:"request_bytes"`   // values in one request; at most the broker's message.max.bytes
-	RequestTimeout time.Duration `yaml:"request_timeout"` // of one try
+	RequestTimeout time.Duration `yaml:"request_timeout"` // of one try; half of it the broker may wait for its replicas
 }
 
 // DefaultProducerConfig keeps 6 MiB in flight and stays below Kafka's default message.max.bytes.
@@ -311,8 +311,6 @@ func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
 }
 
 func (p *Producer) produce(tp TopicPartition, run []Message) error {
-	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.RequestTimeout)
-	defer cancel()
 	records := make([]kafka.Record, len(run))
 	for i := range run {
 		m := &run[i]
@@ -321,7 +319,7 @@ func (p *Producer) produce(tp TopicPartition, run []Message) error {
 		info.EachHeader(func(k string, v []byte) { headers = append(headers, kafka.Header{Key: k, Value: v}) })
 		records[i] = kafka.Record{Key: kafka.NewBytes([]byte(m.Source)), Value: kafka.NewBytes(m.Value), Headers: headers}
 	}
-	return p.k.produce(ctx, tp, records)
+	return p.k.produce(p.ctx, tp, records, p.cfg.RequestTimeout)
 }
 
 func (p *Producer) settle(run []Message, clean bool) {
@@ -351,8 +349,12 @@ func (p *Producer) settle(run []Message, clean bool) {
 	p.mu.Unlock()
 }
 
-func (k *Kafka) produce(ctx context.Context, tp TopicPartition, records []kafka.Record) error {
-	res, err := k.client.Produce(ctx, &kafka.ProduceRequest{Topic: tp.Topic, Partition: tp.Partition, RequiredAcks: kafka.RequireAll,
+// produce writes with acks=all. kafka-go tells the broker to wait for the other replicas for half of its client's timeout,
+// whatever the context says, and for half a second where the client has none: a batch would be appended again with every try
+// while a replica is slow or has just died.
+func (k *Kafka) produce(ctx context.Context, tp TopicPartition, records []kafka.Record, timeout time.Duration) error {
+	client := kafka.Client{Addr: k.addr, Transport: k.transport, Timeout: timeout}
+	res, err := client.Produce(ctx, &kafka.ProduceRequest{Topic: tp.Topic, Partition: tp.Partition, RequiredAcks: kafka.RequireAll,
 		Records: kafka.NewRecordReader(records...), Compression: compressions[k.cfg.Compression]})
 	if err != nil {
 		return err

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/segmentio/kafka-go"
 
 	"weir/schema"
 )
@@ -227,5 +229,91 @@ func TestSecuredKafka(t *testing.T) {
 				t.Errorf("the error tells a secret: %v", err)
 			}
 		})
+	}
+}
+
+// TestWriteTakenAway: while a principal may not write to a topic the producer holds, and goes on when it may again.
+func TestWriteTakenAway(t *testing.T) {
+	dir := t.TempDir()
+	ca := newAuthority(t, dir, "ca")
+	saslAddr, _ := securedKafka(t, ca)
+	t.Setenv("TEST_KAFKA_PASSWORD", "s3cret")
+	as := func(user string) *Kafka {
+		cfg := DefaultKafkaConfig()
+		cfg.Brokers, cfg.TLS, cfg.SASL = []string{saslAddr}, &TLSConfig{CAFile: ca.ca}, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: user, PasswordEnv: "TEST_KAFKA_PASSWORD"}
+		k, err := NewKafka(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(k.Close)
+		return k
+	}
+	const topic = "weir.acl"
+	admin, stranger := as("shipper"), as("stranger")
+	waitFor(t, "the topic", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		return ApplyTopics(ctx, admin, []TopicChange{{Spec: TopicSpec{topic, 1, 1, nil}, Create: true}}) == nil
+	})
+	grant := func() {
+		t.Helper()
+		res, err := admin.client.CreateACLs(t.Context(), &kafka.CreateACLsRequest{ACLs: []kafka.ACLEntry{{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic, ResourcePatternType: kafka.PatternTypeLiteral,
+			Principal: "User:stranger", Host: "*", Operation: kafka.ACLOperationTypeWrite, PermissionType: kafka.ACLPermissionTypeAllow}}})
+		if err == nil {
+			err = errors.Join(res.Errors...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant()
+	p, err := NewProducer(stranger, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(p.Run)()
+	var acked []int64
+	send := func(at int64) {
+		t.Helper()
+		var e schema.Encoder
+		e.Reset("s", schema.Incarnation{}, nil)
+		e.Append(&schema.Record{Offset: at})
+		m := Message{Topic: topic, Source: "s", Begin: schema.Position{Offset: at}, End: schema.Position{Offset: at + 1}, Count: 1, Value: e.Bytes(), Acked: func() { acked = append(acked, at) }}
+		if err := p.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flush := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := p.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(0)
+	flush()
+	taken, err := admin.client.DeleteACLs(t.Context(), &kafka.DeleteACLsRequest{Filters: []kafka.DeleteACLsFilter{{ResourceTypeFilter: kafka.ResourceTypeTopic, ResourceNameFilter: topic, ResourcePatternTypeFilter: kafka.PatternTypeLiteral,
+		PrincipalFilter: "User:stranger", HostFilter: "*", Operation: kafka.ACLOperationTypeWrite, PermissionType: kafka.ACLPermissionTypeAllow}}})
+	if err != nil || len(taken.Results) != 1 || taken.Results[0].Error != nil || len(taken.Results[0].MatchingACLs) != 1 {
+		t.Fatal(err, taken)
+	}
+	refused := func() float64 { return testutil.ToFloat64(p.retries.WithLabelValues("not_authorized")) }
+	last := int64(0)
+	waitFor(t, "a refusal", func() bool { // the broker learns of the change a moment later
+		last++
+		send(last)
+		return refused() > 0
+	})
+	waitFor(t, "tries again", func() bool { return refused() > 2 })
+	grant()
+	flush()
+	for i, at := range acked {
+		if int64(i) != at {
+			t.Fatalf("acknowledged out of order: %v", acked)
+		}
+	}
+	if len(acked) != int(last)+1 {
+		t.Errorf("%d of %d batches acknowledged", len(acked), last+1)
 	}
 }

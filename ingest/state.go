@@ -93,7 +93,7 @@ func (s *stateTopic) save(ctx context.Context, tp TopicPartition, changed map[st
 		size += len(prefix) + len(key) + len(value)
 	}
 	flush := func() error {
-		err := s.k.produce(ctx, place, records)
+		err := s.k.produce(ctx, place, records, 2*requestTimeout)
 		records, size = nil, 0
 		if err != nil {
 			return fmt.Errorf("save the state of %s in %s: %w", tp, place, err)

@@ -197,7 +197,7 @@ func TestTooLargeForAnything(t *testing.T) {
 func TestErrorKind(t *testing.T) {
 	_, k := testKafka(t, 1)
 	produce := func(topic string, partition int) error {
-		return k.produce(t.Context(), TopicPartition{topic, partition}, []kafka.Record{{Value: kafka.NewBytes([]byte("x"))}})
+		return k.produce(t.Context(), TopicPartition{topic, partition}, []kafka.Record{{Value: kafka.NewBytes([]byte("x"))}}, time.Second)
 	}
 	past, cancel := context.WithDeadline(t.Context(), time.Now())
 	defer cancel()
@@ -211,7 +211,7 @@ func TestErrorKind(t *testing.T) {
 		{produce("nowhere", 0), "unknown_topic"}, {produce(schema.TopicLogs, 7), "unknown_topic"}, {kafka.UnknownTopicOrPartition, "unknown_topic"},
 		{kafka.NotEnoughReplicas, "not_enough_replicas"}, {kafka.NotEnoughReplicasAfterAppend, "not_enough_replicas"},
 		{kafka.NotLeaderForPartition, "no_leader"},
-		{kafka.RequestTimedOut, "timeout"}, {past.Err(), "timeout"}, {k.produce(past, TopicPartition{schema.TopicLogs, 0}, nil), "timeout"},
+		{kafka.RequestTimedOut, "timeout"}, {past.Err(), "timeout"}, {k.produce(past, TopicPartition{schema.TopicLogs, 0}, nil, time.Second), "timeout"},
 		{refused, "connection"}, {errFault, "connection"},
 		{kafka.KafkaStorageError, "other"},
 	} {
@@ -221,5 +221,21 @@ func TestErrorKind(t *testing.T) {
 		if remedies[c.want] == "" {
 			t.Errorf("%q has no remedy", c.want)
 		}
+	}
+}
+
+// TestReplicaTime: the broker is told to wait for its replicas as the configuration says, not for kafka-go's half second.
+func TestReplicaTime(t *testing.T) {
+	cluster, k := testKafka(t, 1)
+	told := make(chan int32, 1)
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		told <- req.(*kmsg.ProduceRequest).TimeoutMillis
+		return nil, nil, false
+	})
+	if err := k.produce(t.Context(), TopicPartition{schema.TopicLogs, 0}, []kafka.Record{{Value: kafka.NewBytes([]byte("x"))}}, 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if ms := <-told; ms < 14_000 || ms > 15_000 {
+		t.Errorf("the broker may wait for %d ms, want 15,000", ms)
 	}
 }

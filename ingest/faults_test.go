@@ -136,14 +136,14 @@ type load struct {
 	topic string
 	stop  func()
 
-	mu         sync.Mutex
-	sent       map[string]bool // id -> acknowledged
-	acked      int
-	held, most int64 // bytes accepted and not acknowledged
-	lastAck    map[string]time.Time
-	worst      time.Duration // the longest that a source waited between two acknowledgements
-	next       map[string]int64
-	disorder   int
+	mu       sync.Mutex
+	sent     map[string]bool // id -> acknowledged
+	acked    int
+	held     int64 // bytes accepted and not acknowledged
+	lastAck  map[string]time.Time
+	worst    time.Duration // the longest that a source waited between two acknowledgements
+	next     map[string]int64
+	disorder int
 }
 
 func (c *trio) load(topic string, sources int, pace time.Duration, cfg ProducerConfig, log *slog.Logger) *load {
@@ -368,11 +368,18 @@ func TestFaults(t *testing.T) {
 // compressionFault: whatever the batches are compressed with, the broker can decompress them (it does, to store them
 // uncompressed), and so can our reader and kcat, where there is one.
 func compressionFault(c *trio) {
-	for _, name := range slices.Sorted(maps.Keys(compressions)) {
+	codecs := slices.Sorted(maps.Keys(compressions))
+	var topics []TopicSpec
+	for _, name := range codecs {
+		for _, stored := range []string{"producer", "uncompressed"} {
+			topics = append(topics, TopicSpec{"weir.compression." + name + "." + stored, 1, 3, map[string]string{"compression.type": stored}})
+		}
+	}
+	c.create(topics...)
+	for _, name := range codecs {
 		k := c.withCompression(name)
 		for _, stored := range []string{"producer", "uncompressed"} {
 			topic := "weir.compression." + name + "." + stored
-			c.create(TopicSpec{topic, 1, 3, map[string]string{"compression.type": stored}})
 			p, err := NewProducer(k, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
 			if err != nil {
 				c.t.Fatal(err)

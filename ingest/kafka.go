@@ -117,6 +117,18 @@ func NewKafka(cfg KafkaConfig) (*Kafka, error) {
 // Close drops idle connections.
 func (k *Kafka) Close() { k.transport.CloseIdleConnections() }
 
+// backoff is how long to wait before a request that failed is made again. Where it may have gone to the wrong broker, the
+// right one is asked for first, and the wait stays short: such a try costs the brokers little.
+func (k *Kafka) backoff(ctx context.Context, try int, err error) time.Duration {
+	switch errorKind(err) {
+	case "no_leader", "unknown_topic", "connection":
+		k.relearn(ctx)
+		return backoff(min(try, 4))
+	default:
+		return backoff(try)
+	}
+}
+
 // relearn has the transport ask the cluster who leads what, at most once a second, after a request went to the wrong broker.
 // By itself it asks only when its MetadataTTL is over. There is no call for that: it asks after a request to create
 // topics, and does so too where there are none in it.

@@ -343,6 +343,7 @@ func TestPoison(t *testing.T) {
 // TestMissingTopic: a topic that is not there keeps nobody from the others, does not make the group join over and over, and is
 // read when it comes.
 func TestMissingTopic(t *testing.T) {
+	t.Parallel()
 	cluster, k := testKafka(t, 1)
 	k.transport.MetadataTTL = 100 * time.Millisecond
 	const later = "weir.later"

@@ -66,12 +66,7 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 			if failed%8 == 1 && ctx.Err() == nil {
 				p.c.log.Warn("cannot read from Kafka; trying again", "topic", p.tp.Topic, "partition", p.tp.Partition, "offset", p.next, "try", failed+1, "err", err)
 			}
-			wait := backoff(failed)
-			if kind := errorKind(err); kind == noLeader || kind == "connection" {
-				p.c.k.relearn(ctx)
-				wait = backoff(min(failed, 4))
-			}
-			_ = pause(ctx, ctx, wait)
+			_ = pause(ctx, ctx, p.c.k.backoff(ctx, failed, err))
 			failed++
 		default:
 			failed = 0

@@ -234,7 +234,7 @@ func (p *Producer) partitions(ctx context.Context, topic string) (int, error) {
 		if try%10 == 0 {
 			p.log.Warn("cannot learn a topic's partitions; sending waits", "topic", topic, "err", err, "remedy", "create it with `weir topics apply`, or check kafka.brokers")
 		}
-		if err := pause(ctx, p.ctx, backoff(try)); err != nil {
+		if err := pause(ctx, p.ctx, p.k.backoff(ctx, try, err)); err != nil {
 			return 0, fmt.Errorf("topic %s: %w", topic, err)
 		}
 	}
@@ -299,12 +299,7 @@ func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
 			p.log.Warn("Kafka does not take a batch; trying again, in order", "topic", tp.Topic, "partition", tp.Partition,
 				"source", run[0].Source, "begin", run[0].Begin.String(), "batches", len(run), "bytes", len(run[0].Value), "try", try+1, "err", err, "remedy", remedies[kind])
 		}
-		wait := backoff(try)
-		if kind == noLeader || kind == "connection" {
-			p.k.relearn(p.ctx)
-			wait = backoff(min(try, 4)) // such a try costs the brokers little, and the leader may be there any moment
-		}
-		if pause(p.ctx, p.ctx, wait) != nil {
+		if pause(p.ctx, p.ctx, p.k.backoff(p.ctx, try, err)) != nil {
 			return false
 		}
 	}
@@ -383,11 +378,8 @@ func (k *Kafka) partitions(ctx context.Context, topic string) (int, error) {
 	return 0, kafka.UnknownTopicOrPartition
 }
 
-// Kinds of errors that are acted upon: smaller requests mend the one, asking who leads the other.
-const (
-	tooLarge = "too_large"
-	noLeader = "no_leader"
-)
+// tooLarge is the kind of error that smaller requests mend.
+const tooLarge = "too_large"
 
 // remedies says for every kind of error what an operator can do.
 var remedies = map[string]string{
@@ -395,7 +387,7 @@ var remedies = map[string]string{
 	"not_authorized":      "grant this principal Write on the topic",
 	"unknown_topic":       "create the topic with `weir topics apply`, with as many partitions as it had",
 	"not_enough_replicas": "too few replicas are in sync; bring the other brokers back",
-	noLeader:              "wait for the partition's new leader; if none comes, bring the brokers back that have its replicas",
+	"no_leader":           "wait for the partition's new leader; if none comes, bring the brokers back that have its replicas",
 	"timeout":             "check that the brokers are up, reachable and not overloaded",
 	"connection":          "check that the brokers are up and kafka.brokers is right",
 	"other":               "see the brokers' logs",
@@ -418,7 +410,7 @@ func errorKind(err error) string {
 	case is(kafka.NotEnoughReplicas, kafka.NotEnoughReplicasAfterAppend):
 		return "not_enough_replicas"
 	case is(kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.BrokerNotAvailable, protocol.ErrNoLeader):
-		return noLeader
+		return "no_leader"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.As(err, &code):

@@ -22,7 +22,8 @@ import (
 )
 
 // Agent owns three goroutines: one reads logs and decides all about sources, one follows the engine, and one sends
-// the engine's events, so that a slow Kafka never holds back their reading. The checkpoint is written by the first.
+// the engine's events, so that a slow Kafka never holds back their reading. Each container that is read through the engine
+// has one more. The checkpoint is written by the first.
 type Agent struct {
 	cfg    Config
 	engine engine
@@ -48,10 +49,13 @@ type Agent struct {
 	fresh   bool              // there was no checkpoint
 	ran     map[string]bool   // containers whose creation was seen: whether their start was; the event stream's goroutine's
 	gone    recently[string]  // containers destroyed lately: an inspection that comes late does not bring them back
-	foreign map[string]string // containers whose logs another driver keeps: the driver
+	foreign map[string]string // containers whose logs cannot be read: the driver
 
 	watcher *watcher        // nil: there is none
 	watched map[int]*source // by watch descriptor
+
+	followers chan *follower // to be started
+	ready     chan *source   // one whose follower has something to hand over
 
 	buffers chan []byte // of batches that Kafka has
 
@@ -106,7 +110,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
-		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, followers: make(chan *follower), ready: make(chan *source), gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
 	reg.MustRegister(lagCollector{a})
 	a.events.init(a)
 	if cfg.PodsDir != "" {
@@ -132,6 +136,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.engine != nil {
 		wg.Go(func() { a.follow(ctx) })
+		wg.Go(func() { a.followLogs(ctx) })
 	}
 	if a.cfg.PodsDir != "" {
 		wg.Go(func() { a.pods(ctx) })
@@ -286,23 +291,23 @@ func (a *Agent) obey(c command) {
 	case c.nudge:
 		if s != nil {
 			s.run(true)
+			s.engine.nudge()
 			s.idle, s.next = 0, time.Time{}
 		}
 	case a.gone.has(id): // inspected just before it was destroyed
-	case c.container.driver != "json-file" && c.container.driver != criDriver:
-		if _, ok := a.foreign[id]; !ok {
-			a.foreign[id] = c.container.driver
-			a.m.unsupported.WithLabelValues(c.container.driver).Inc()
-			a.log.Warn("a container's log driver keeps its logs from files; its output is not collected", "container", c.container.name, "driver", c.container.driver)
-		}
-	case s == nil && c.container.path == "": // created and not started: the engine has named no log yet
+	case a.foreign[id] != "":
+	case s == nil && readsFiles(c.container.driver) && c.container.path == "": // created and not started: the engine has named no log yet
+	case s == nil && !readsFiles(c.container.driver) && !c.container.ran && !c.started:
 	default:
 		if s == nil {
 			s = a.follows(c.prefix+id, c.container)
 		} else {
 			a.renew(s, c.container)
 		}
-		s.run(c.started)
+		s.run(c.started || !readsFiles(c.container.driver))
+		if !readsFiles(c.container.driver) {
+			s.readThroughEngine(c.container)
+		}
 		s.next = time.Time{}
 	}
 }

@@ -148,6 +148,7 @@ type fakeEngine struct {
 	mu         sync.Mutex
 	containers map[string]container
 	history    []events.Message
+	logged     map[string]*driverLog // of containers whose driver keeps its files
 }
 
 func (e *fakeEngine) list(context.Context) (all []container, err error) {

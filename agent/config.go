@@ -1,5 +1,5 @@
-// Package agent runs on every node. It follows the container engine, reads the json-file logs of its containers, and
-// gives log lines and engine events to the producer as batches.
+// Package agent runs on every node. It follows the container engine, reads the logs of its containers, from files or through the
+// engine, and gives log lines and engine events to the producer as batches.
 //
 // What the agent knows of a log it derives from the log itself: a file is named by its first line, a record by the
 // byte where it starts. So a crash, or a lost checkpoint, costs repeats with the same ids, which consumers drop, and

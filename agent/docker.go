@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,6 +23,8 @@ type engine interface {
 	inspect(ctx context.Context, id string) (container, error)
 	// follow calls f with each event from since (Unix ns) on, until the stream ends with an error. f must not block.
 	follow(ctx context.Context, since int64, ready func(), f func(events.Message)) error
+	// logs opens a container's log. Without follow it ends where the log does at the call.
+	logs(ctx context.Context, id string, w window, follow bool) (io.ReadCloser, error)
 }
 
 type container struct {
@@ -31,6 +33,8 @@ type container struct {
 	path            string // of the json-file log; empty when another driver keeps it
 	driver          string
 	running         bool
+	ran             bool // it was started at least once
+	tty             bool
 	pod             []schema.Attr // of a container that the kubelet runs
 	unknown         bool          // the Kubernetes API is asked, and has not said whose pod this is
 	wait            bool          // what the API says is not all there yet
@@ -108,10 +112,11 @@ func (d *docker) inspect(ctx context.Context, id string) (container, error) {
 	r := res.Container
 	c := container{id: r.ID, name: strings.TrimPrefix(r.Name, "/"), image: r.Image}
 	if r.Config != nil {
-		c.labels, c.image = r.Config.Labels, r.Config.Image
+		c.labels, c.image, c.tty = r.Config.Labels, r.Config.Image, r.Config.Tty
 	}
 	if r.State != nil {
-		c.running = r.State.Running
+		started, err := time.Parse(time.RFC3339Nano, r.State.StartedAt)
+		c.running, c.ran = r.State.Running, r.State.Running || err == nil && !started.IsZero()
 	}
 	if r.HostConfig != nil {
 		c.driver = r.HostConfig.LogConfig.Type
@@ -144,7 +149,7 @@ func (d *docker) logPath(ctx context.Context, id string) string {
 func (d *docker) follow(ctx context.Context, since int64, ready func(), f func(events.Message)) error {
 	opts := client.EventsListOptions{}
 	if since > 0 {
-		opts.Since = strconv.FormatInt(since/1e9, 10) + "." + fmt.Sprintf("%09d", since%1e9)
+		opts.Since = engineTime(since)
 	}
 	res := d.c.Events(ctx, opts)
 	ready()
@@ -157,3 +162,6 @@ func (d *docker) follow(ctx context.Context, since int64, ready func(), f func(e
 		}
 	}
 }
+
+// engineTime writes Unix ns as the engine reads them.
+func engineTime(ns int64) string { return fmt.Sprintf("%d.%09d", ns/1e9, ns%1e9) }

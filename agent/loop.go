@@ -44,6 +44,8 @@ func (a *Agent) read(ctx, sending context.Context) {
 			for len(a.commands) > 0 {
 				a.obey(<-a.commands)
 			}
+		case s := <-a.ready:
+			s.idle, s.next = 0, time.Time{}
 		case wd, ok := <-woken:
 			if !ok { // the watcher has failed: logs are polled from now on
 				a.watcher, woken = nil, nil

@@ -24,7 +24,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
 	return metrics{
-		read:             counter("weir_agent_read_bytes_total", "Bytes of log files read."),
+		read:             counter("weir_agent_read_bytes_total", "Bytes of logs read."),
 		records:          counter("weir_agent_records_total", "Log records put into batches."),
 		damaged:          counter("weir_agent_damaged_lines_total", "Lines that the json-file driver does not write; they are sent as they are."),
 		reconnects:       counter("weir_agent_event_reconnects_total", "Times that the engine's event stream ended and was taken up again."),
@@ -38,7 +38,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		droppedRecords:   vec("weir_agent_dropped_records_total", "Records that loss records speak of, where their number is known, by reason.", "reason"),
 		redacted:         vec("weir_agent_redacted_total", "Secrets replaced in bodies, by kind.", "kind"),
 		lost:             vec("weir_agent_lost_total", "Loss records written, by reason.", "reason"),
-		unsupported:      vec("weir_agent_unsupported_containers_total", "Containers whose log driver keeps no json-file log, by driver.", "driver"),
+		unsupported:      vec("weir_agent_unsupported_containers_total", "Containers whose log the engine cannot read, by driver.", "driver"),
 	}
 }
 

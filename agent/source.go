@@ -41,6 +41,7 @@ type mark struct {
 	Skip  [3]schema.Position `json:"skip"`  // per stream: pieces before it belong to records given away
 	Lines int64              `json:"lines"`
 	Bytes int64              `json:"bytes"`
+	Entry *cursor            `json:"entry,omitempty"` // read through the engine: the last entry before At
 }
 
 // source follows one container's log. All fields but the acknowledged mark belong to the agent's reading goroutine.
@@ -55,6 +56,7 @@ type source struct {
 	resource []schema.Attr
 	app      string // of resource, for the status
 
+	engine    *engineLog // nil: the agent reads files
 	file      *os.File
 	inc       schema.Incarnation
 	firstLine schema.Incarnation // of file, from its first line alone
@@ -116,6 +118,9 @@ type source struct {
 func (s *source) turn(ctx context.Context, now time.Time) (more bool, err error) {
 	if s.told {
 		return false, nil
+	}
+	if s.engine != nil {
+		return s.engineTurn(ctx, now)
 	}
 	if s.file == nil && s.goneTo == 0 {
 		if err := s.open(ctx); err != nil || s.file == nil && s.goneTo == 0 {

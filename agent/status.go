@@ -79,6 +79,8 @@ func (s *source) show(now time.Time) {
 	switch {
 	case s.removed:
 		state = stateClosing
+	case s.engine != nil:
+		state = s.engine.state()
 	case s.armed:
 		state = stateQuiet
 	case s.file != nil || len(s.ahead) > 0 || s.goneTo > 0:

@@ -1,8 +1,8 @@
 package indexer
 
 import (
-	"encoding/hex"
 	"math"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -11,184 +11,263 @@ import (
 	"weir/schema"
 )
 
-// datasets are the middle parts of the data streams' names, by topic.
-var datasets = map[string]string{
-	schema.TopicLogs: "weir.container", schema.TopicEvents: "weir.event", schema.TopicSignals: "weir.signal", schema.TopicActions: "weir.action",
+// when is the record's time. Elasticsearch has none before 1970: a clock that said so was wrong, and the time of reading stands in.
+func when(r *schema.Record) int64 {
+	if r.Time > 0 {
+		return r.Time
+	}
+	return max(0, r.Observed)
 }
 
-// fields says which attributes have a field of their own in Elasticsearch (ECS 8 where it has one). All others go to
-// weir.attributes, which is of type flattened, so that no value can conflict with a mapping.
-var fields = map[string]struct{ object, key string }{
-	schema.AttrContainerID: {"container", "id"}, schema.AttrContainerName: {"container", "name"}, schema.AttrHostName: {"host", "name"},
-	schema.AttrSite: {"weir", "site"}, schema.AttrCell: {"weir", "cell"}, schema.AttrApp: {"weir", "app"}, schema.AttrTenant: {"weir", "tenant"},
-	schema.AttrIncarnation: {"weir", "incarnation"},
+// clock writes times and remembers the last minute's text, in which most of a batch lies.
+type clock struct {
+	minute int64
+	text   []byte // "2006-01-02T15:04:
 }
 
-// document appends one record as JSON, by appending alone. shared is what shareOf made of the batch's resource.
-func document(b []byte, r *schema.Record, shared *share) []byte {
-	at := r.Time
-	if at == 0 {
-		at = r.Observed
+func (c *clock) append(b []byte, ns int64) []byte {
+	const perMinute = 60e9
+	if minute := ns / perMinute; minute != c.minute || c.text == nil {
+		c.minute = minute
+		c.text = time.Unix(minute*60, 0).UTC().AppendFormat(c.text[:0], `"2006-01-02T15:04:`)
 	}
-	b = append(b, `{"@timestamp":"`...)
-	b = time.Unix(0, at).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
-	b = append(b, `","message":`...)
-	b = appendJSON(b, r.Body)
-	b = append(b, `,"log":{"offset":`...)
-	b = strconv.AppendInt(b, r.Offset, 10)
-	if r.SeverityText != "" {
-		b = append(b, `,"level":`...)
-		b = appendJSON(b, strings.ToLower(r.SeverityText))
+	b = append(b, c.text...)
+	rest := ns - c.minute*perMinute
+	var digits [11]byte // seconds and nanoseconds
+	for i := range digits {
+		digits[len(digits)-1-i] = byte('0' + rest%10)
+		rest /= 10
 	}
-	if a, ok := r.Attr(schema.AttrStream); ok {
-		b = append(b, `,"iostream":`...)
-		b = appendJSON(b, a.Str)
-	}
-	if shared.path != "" {
-		b = append(b, `,"file":{"path":`...)
-		b = appendJSON(b, shared.path)
-		b = append(b, '}')
-	}
-	b = append(b, `},"event":{"dataset":"`...)
-	b = append(b, shared.dataset...)
-	b = append(b, '"')
-	if r.EventName != "" {
-		b = append(b, `,"action":`...)
-		b = appendJSON(b, r.EventName)
-	}
-	if r.Observed != 0 {
-		b = append(b, `,"created":"`...)
-		b = time.Unix(0, r.Observed).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
-		b = append(b, '"')
-	}
-	b = append(b, '}')
-	if a, ok := r.Attr(schema.AttrExitCode); ok {
-		b = append(b, `,"process":{"exit_code":`...)
-		b = strconv.AppendInt(b, a.Num, 10)
-		b = append(b, '}')
-	}
-	if r.TraceID != ([16]byte{}) {
-		b = append(b, `,"trace":{"id":"`...)
-		b = hex.AppendEncode(b, r.TraceID[:])
-		b = append(b, `"}`...)
-	}
-	if r.SpanID != ([8]byte{}) {
-		b = append(b, `,"span":{"id":"`...)
-		b = hex.AppendEncode(b, r.SpanID[:])
-		b = append(b, `"}`...)
-	}
-	b = append(b, shared.objects...)
-	b = append(b, `,"weir":{`...)
-	b = append(b, shared.weir...)
-	open := false
-	for i := range r.Attrs {
-		a := &r.Attrs[i]
-		if a.Key == schema.AttrStream || a.Key == schema.AttrExitCode {
-			continue
-		}
-		if !open {
-			b, open = append(b, `,"attributes":{`...), true
-		} else {
-			b = append(b, ',')
-		}
-		b = appendAttr(b, a)
-	}
-	if len(shared.rest) > 0 {
-		if !open {
-			b, open = append(b, `,"attributes":{`...), true
-		} else {
-			b = append(b, ',')
-		}
-		b = append(b, shared.rest...)
-	}
-	if open {
-		b = append(b, '}')
-	}
-	return append(b, `}}`...)
+	b = append(append(b, digits[:2]...), '.')
+	return append(append(b, digits[2:]...), 'Z', '"')
 }
 
-// share is the JSON that all documents of a batch have in common.
+// share is what all documents of a batch have in common, as JSON.
 type share struct {
-	dataset string
-	path    string
-	objects []byte // ,"container":{…},"host":{…},"data_stream":{…}
-	weir    []byte // fields of weir, without a trailing comma; never empty
-	rest    []byte // entries of weir.attributes
+	stream *stream
+	json   bool // message bodies that are JSON objects are indexed as such too
+	clock  clock
+
+	have   set // fields of the resource, and those that the encoder fills itself
+	values [128]span // of the resource's fields
+	rest   []entry   // of weir.attributes
+	buf    []byte
+
+	// Of the record at hand.
+	from [128]uint8 // which attribute fills a field
+	free []uint16   // attributes without a field
+	keys keySet
 }
 
-func shareOf(s *share, b *schema.Batch, dataset, namespace string) {
-	s.dataset, s.path = dataset, ""
-	var container, host, labels []byte
-	s.weir, s.rest = s.weir[:0], s.rest[:0]
-	entry := func(dst []byte, key, value string) []byte {
-		if len(dst) > 0 {
-			dst = append(dst, ',')
-		}
-		return appendJSON(append(appendJSON(dst, key), ':'), value)
-	}
-	s.weir = entry(s.weir, "source", b.Source)
+type span struct{ from, to int }
+
+// entry is one of weir.attributes, with its key as it stands in the document.
+type entry struct {
+	key  string
+	json span // "key":value
+}
+
+// begin takes what b's resource says; the documents of b follow.
+func (s *share) begin(b *schema.Batch) {
+	s.have, s.rest, s.buf = fields.own, s.rest[:0], s.buf[:0]
+	s.keys.reset()
+	s.set(fieldSource, func(buf []byte) []byte { return appendJSON(buf, b.Source) })
+	labels := 0
 	for i := range b.Resource {
 		a := &b.Resource[i]
+		if label, ok := strings.CutPrefix(a.Key, schema.LabelPrefix); ok && label != "" {
+			labels++
+			continue
+		}
 		if a.Key == schema.AttrSource {
 			continue
 		}
-		if f, ok := fields[a.Key]; ok {
-			switch f.object {
-			case "container":
-				container = entry(container, f.key, a.Str)
-			case "host":
-				host = entry(host, f.key, a.Str)
-			default:
-				s.weir = entry(s.weir, f.key, a.Str)
-			}
+		if f, ok := fields.byAttr[a.Key]; ok && Fields[f].fits(a) && !s.have.has(f) {
+			s.set(f, func(buf []byte) []byte { return appendValue(buf, a) })
 			continue
 		}
-		switch label, isLabel := strings.CutPrefix(a.Key, schema.LabelPrefix); {
-		case isLabel && label != "":
-			labels = entry(labels, label, a.Str)
-		case a.Key == schema.AttrFilePath:
-			s.path = a.Str
-		case a.Key == schema.AttrImageName:
-			if len(container) > 0 {
-				container = append(container, ',')
-			}
-			container = append(container, `"image":{"name":`...)
-			container = append(appendJSON(container, a.Str), '}')
-		default:
-			if len(s.rest) > 0 {
-				s.rest = append(s.rest, ',')
-			}
-			s.rest = appendAttr(s.rest, a)
+		if key := cleanKey(a.Key); s.keys.add(key) {
+			from := len(s.buf)
+			s.buf = appendValue(append(appendJSON(s.buf, key), ':'), a)
+			s.rest = append(s.rest, entry{key, span{from, len(s.buf)}})
 		}
 	}
-	if len(labels) > 0 {
-		if len(container) > 0 {
-			container = append(container, ',')
-		}
-		container = append(append(append(container, `"labels":{`...), labels...), '}')
+	if labels > 0 {
+		s.set(fieldLabels, func(buf []byte) []byte { return s.labels(buf, b.Resource) })
 	}
-	s.objects = s.objects[:0]
-	for _, o := range []struct {
-		name string
-		json []byte
-	}{{"container", container}, {"host", host}} {
-		if len(o.json) > 0 {
-			s.objects = append(append(append(append(s.objects, `,"`...), o.name...), `":{`...), o.json...)
-			s.objects = append(s.objects, '}')
-		}
-	}
-	s.objects = append(s.objects, `,"data_stream":{"type":"logs","dataset":"`...)
-	s.objects = append(append(append(s.objects, dataset...), `","namespace":"`...), namespace...)
-	s.objects = append(s.objects, `"}`...)
 }
 
-// appendAttr appends "key":value; flattened fields take any scalar.
-func appendAttr(b []byte, a *schema.Attr) []byte {
-	key := a.Key
-	if key == "" {
-		key = "_" // Elasticsearch refuses empty names
+func (s *share) set(f uint8, put func([]byte) []byte) {
+	from := len(s.buf)
+	s.buf = put(s.buf)
+	s.values[f] = span{from, len(s.buf)}
+	s.have.add(f)
+}
+
+func (s *share) labels(b []byte, resource []schema.Attr) []byte {
+	s.keys.reset()
+	open := byte('{')
+	for i := range resource {
+		label, ok := strings.CutPrefix(resource[i].Key, schema.LabelPrefix)
+		if !ok || label == "" {
+			continue
+		}
+		if label = cleanKey(label); s.keys.add(label) {
+			b = append(b, open)
+			b = appendValue(append(appendJSON(b, label), ':'), &resource[i])
+			open = ','
+		}
 	}
-	b = append(appendJSON(b, key), ':')
+	return append(b, '}')
+}
+
+// document appends one record of the batch that s began with.
+func (s *share) document(b []byte, r *schema.Record) []byte {
+	have := s.have
+	var own set // fields that the record's attributes fill
+	s.free = s.free[:0]
+	for i := range r.Attrs[:min(len(r.Attrs), maxAttrs)] {
+		a := &r.Attrs[i]
+		if f, ok := fields.byAttr[a.Key]; ok && i < 256 && !own.has(f) && Fields[f].fits(a) {
+			own.add(f)
+			have.add(f)
+			s.from[f] = uint8(i)
+		} else {
+			s.free = append(s.free, uint16(i))
+		}
+	}
+	if len(s.free) > 0 || len(s.rest) > 0 {
+		have.add(fieldAnyAttr)
+	}
+	if s.json && len(r.Body) > 1 && r.Body[0] == '{' {
+		have.add(fieldJSON)
+	}
+	depth, last := 0, uint8(0)
+	for w, word := range have {
+		for ; word != 0; word &= word - 1 {
+			f := uint8(w<<6 + bits.TrailingZeros64(word))
+			before := len(b)
+			if depth == 0 {
+				b = append(append(b, '{'), fields.open[f][0]...)
+			} else {
+				same := int(fields.shared[last][f])
+				b = append(append(b, closing[:depth-1-same]...), ',')
+				b = append(b, fields.open[f][same]...)
+			}
+			value := len(b)
+			switch {
+			case own.has(f):
+				b = appendValue(b, &r.Attrs[s.from[f]])
+			case Fields[f].put != nil:
+				b = Fields[f].put(b, s, r)
+			case f == fieldAnyAttr:
+				b = s.attributes(b, r)
+			case f == fieldJSON:
+				b = appendObject(b, r.Body)
+			default:
+				b = append(b, s.buf[s.values[f].from:s.values[f].to]...)
+			}
+			if len(b) == value {
+				b = b[:before]
+				continue
+			}
+			depth, last = fields.depth[f], f
+		}
+	}
+	return append(b, closing[:depth]...)
+}
+
+const closing = "}}}}}}}}"
+
+// maxAttrs bounds the attributes of one record that are indexed; no writer of weir's has a tenth of that.
+const maxAttrs = 1024
+
+// attributes appends what has no field: the record's own and then the resource's. Elasticsearch refuses a document that
+// names something twice, so the first of a name is taken.
+func (s *share) attributes(b []byte, r *schema.Record) []byte {
+	if len(s.free) > 0 {
+		s.keys.reset()
+	}
+	open := byte('{')
+	for _, i := range s.free {
+		a := &r.Attrs[i]
+		key := cleanKey(a.Key)
+		if !s.keys.add(key) {
+			continue
+		}
+		b = append(b, open)
+		b = appendValue(append(appendJSON(b, key), ':'), a)
+		open = ','
+	}
+	for i := range s.rest {
+		e := &s.rest[i]
+		if len(s.free) > 0 && !s.keys.add(e.key) {
+			continue
+		}
+		b = append(append(b, open), s.buf[e.json.from:e.json.to]...)
+		open = ','
+	}
+	return append(b, '}')
+}
+
+// keySet tells whether a key came before; few keys are compared, many are hashed.
+type keySet struct {
+	few  []string
+	many map[string]struct{}
+}
+
+func (k *keySet) reset() {
+	k.few = k.few[:0]
+	clear(k.many)
+}
+
+func (k *keySet) add(key string) bool {
+	if len(k.few) < 16 {
+		for _, f := range k.few {
+			if f == key {
+				return false
+			}
+		}
+		k.few = append(k.few, key)
+		return true
+	}
+	if k.many == nil {
+		k.many = map[string]struct{}{}
+	}
+	if len(k.many) == 0 {
+		for _, f := range k.few {
+			k.many[f] = struct{}{}
+		}
+	}
+	if _, ok := k.many[key]; ok {
+		return false
+	}
+	k.many[key] = struct{}{}
+	return true
+}
+
+// maxKey keeps a key and its value, of which Elasticsearch makes one term, within the 32,766 bytes of a term.
+const maxKey = 512
+
+// cleanKey makes a key that a flattened field takes: not empty, no NUL, not too long, UTF-8.
+func cleanKey(key string) string {
+	for i := range len(key) {
+		if key[i] == 0 || key[i] >= utf8.RuneSelf {
+			key = strings.ReplaceAll(strings.ToValidUTF8(key, "\ufffd"), "\x00", "\ufffd")
+			break
+		}
+	}
+	if len(key) > maxKey {
+		key = strings.ToValidUTF8(key[:maxKey], "")
+	}
+	if key == "" {
+		return "_"
+	}
+	return key
+}
+
+// appendValue appends a scalar.
+func appendValue(b []byte, a *schema.Attr) []byte {
 	switch a.Kind {
 	case schema.KindInt:
 		return strconv.AppendInt(b, a.Num, 10)

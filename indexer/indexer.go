@@ -2,19 +2,12 @@ package indexer
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	_ "embed"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"os"
 	"strings"
 	"sync"
 
-	"github.com/elastic/go-elasticsearch/v8"
+	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -22,218 +15,162 @@ import (
 	"weir/schema"
 )
 
-//go:embed templates/component.json
-var componentTemplate string
-
-//go:embed templates/index.json
-var indexTemplate string
-
-// DeadLetters takes documents that Elasticsearch will never take. Put returns nil when the letter is durable, or will be before the next commit.
-type DeadLetters interface {
-	Put(ctx context.Context, letter DeadLetter) error
-}
-
-// DeadLetter is one refused document and where it came from.
-type DeadLetter struct {
-	Topic     string
-	Partition int
-	Offset    int64 // of the Kafka message
-	ID        string
-	Index     string
-	Reason    string
-	Document  []byte
-}
-
 // Indexer is the sink. It has no goroutines of its own; partitions use it from theirs.
 type Indexer struct {
-	cfg  Config
-	es   *elasticsearch.Client
-	dead DeadLetters
-	log  *slog.Logger
-	m    metrics
-	idle func() // closes connections that are not in use
+	*Cluster
+	dead   DeadLetters
+	log    *slog.Logger
+	m      metrics
+	pace   *pace
+	router *router
+	zips   sync.Pool // *gzip.Writer
 
 	mu    sync.Mutex
-	ready bool // the templates are installed
+	ready bool // what is installed is not older than this build
 }
 
 type metrics struct {
 	documents, requests *prometheus.CounterVec
-	retries             prometheus.Counter
+	retries, sent       prometheus.Counter
 	seconds             prometheus.Histogram
 }
 
 // New makes the sink; it does not connect. Without dead letters, a document that is refused for good stops its partition.
 func New(cfg Config, dead DeadLetters, log *slog.Logger, reg prometheus.Registerer) (*Indexer, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("indexer: %w", err)
-	}
-	password, err := secret(cfg.PasswordEnv, cfg.PasswordFile)
+	c, err := Connect(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("indexer.password_file: %w", err)
+		return nil, err
 	}
-	key, err := secret(cfg.APIKeyEnv, cfg.APIKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("indexer.api_key_file: %w", err)
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.ResponseHeaderTimeout = cfg.RequestTimeout
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("indexer.ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("indexer.ca_file: %s holds no PEM certificate", cfg.CAFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-	}
-	es, err := elasticsearch.NewClient(elasticsearch.Config{Addresses: cfg.Addresses, Username: cfg.Username, Password: password, APIKey: key,
-		Transport: transport, CompressRequestBody: true, PoolCompressor: true, DisableRetry: true})
-	if err != nil {
-		return nil, fmt.Errorf("indexer: %w", err)
-	}
+	return newIndexer(c, dead, log, reg), nil
+}
+
+func newIndexer(c *Cluster, dead DeadLetters, log *slog.Logger, reg prometheus.Registerer) *Indexer {
 	f := promauto.With(reg)
-	return &Indexer{cfg: cfg, es: es, dead: dead, log: log.With("component", "indexer"), idle: transport.CloseIdleConnections, m: metrics{
+	x := &Indexer{Cluster: c, dead: dead, log: log.With("component", "indexer"), pace: newPace(&c.cfg), m: metrics{
 		documents: f.NewCounterVec(prometheus.CounterOpts{Name: "weir_indexer_documents_total", Help: "Documents by verdict: created, repeated, dead_letter."}, []string{"result"}),
 		requests:  f.NewCounterVec(prometheus.CounterOpts{Name: "weir_indexer_bulk_requests_total", Help: "Bulk requests by HTTP status, or error."}, []string{"status"}),
 		retries:   f.NewCounter(prometheus.CounterOpts{Name: "weir_indexer_retried_documents_total", Help: "Documents sent again after a temporary refusal."}),
+		sent:      f.NewCounter(prometheus.CounterOpts{Name: "weir_indexer_sent_bytes_total", Help: "Bytes of bulk requests, compressed."}),
 		seconds:   f.NewHistogram(prometheus.HistogramOpts{Name: "weir_indexer_bulk_seconds", Help: "Duration of bulk requests.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 13)}),
-	}}, nil
+	}}
+	x.router = newRouter(&c.cfg, x.log, f.NewCounter(prometheus.CounterOpts{Name: "weir_indexer_diverted_documents_total", Help: "Documents that went to the dataset of their topic because max_data_streams is reached."}))
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "weir_indexer_bulk_limit_requests", Help: "Bulk requests that may be under way at once, as the cluster's answers allow."}, func() float64 { n, _ := x.pace.now(); return n })
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "weir_indexer_bulk_limit_bytes", Help: "Size of a bulk request, as the cluster's answers allow."}, func() float64 { _, n := x.pace.now(); return n })
+	x.zips.New = func() any {
+		z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is valid
+		return z
+	}
+	return x
 }
 
-// Close ends the connections to Elasticsearch. The partitions must have been closed before.
-func (x *Indexer) Close() error {
-	x.idle()
-	return nil
-}
-
-// Open installs the templates once, and makes the partition's buffer.
+// Open makes sure of the index design once, and makes the partition's buffer.
 func (x *Indexer) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.PartitionSink, *ingest.Checkpoint, error) {
-	dataset, ok := datasets[tp.Topic]
-	if !ok {
+	if datasets[tp.Topic] == "" {
 		return nil, nil, fmt.Errorf("indexer: topic %s has no data stream", tp.Topic)
 	}
+	if err := x.prepare(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := x.router.look(ctx, x.Cluster); err != nil {
+		return nil, nil, err
+	}
+	x.pace.opened(1)
+	return &partition{x: x, tp: tp, share: share{json: x.cfg.JSONBodies}}, nil, nil
+}
+
+// prepare sees to it that the index design is not older than this build needs.
+func (x *Indexer) prepare(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.ready {
-		if err := x.install(ctx); err != nil {
-			return nil, nil, err
-		}
-		x.ready = true
+	if x.ready {
+		return nil
 	}
-	return &partition{x: x, tp: tp, dataset: dataset, index: "logs-" + dataset + "-" + x.cfg.Namespace}, nil, nil
-}
-
-// install puts the templates, unless the cluster has newer ones.
-func (x *Indexer) install(ctx context.Context) error {
-	for _, t := range []struct{ path, key, body string }{{"/_component_template/weir", "component_templates", componentTemplate}, {"/_index_template/weir", "index_templates", indexTemplate}} {
-		have, err := x.version(ctx, t.path, t.key)
-		if err != nil {
-			return err
-		}
-		var own struct {
-			Version int `json:"version"`
-		}
-		if err := json.Unmarshal([]byte(t.body), &own); err != nil {
-			return fmt.Errorf("built-in template %s: %w", t.path, err)
-		}
-		if have > own.Version {
-			x.log.Warn("the cluster has a newer template; it is left as it is", "template", t.path, "cluster", have, "built_in", own.Version)
-			continue
-		}
-		if err := x.call(ctx, http.MethodPut, t.path, t.body, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (x *Indexer) version(ctx context.Context, path, key string) (int, error) {
-	var got map[string][]map[string]json.RawMessage
-	err := x.call(ctx, http.MethodGet, path, "", &got)
-	var status statusError
-	if errors.As(err, &status) && status.code == http.StatusNotFound {
-		return 0, nil
-	}
-	if err != nil || len(got[key]) == 0 {
-		return 0, err
-	}
-	var t struct {
-		Version int `json:"version"`
-	}
-	_ = json.Unmarshal(got[key][0][strings.TrimSuffix(key, "s")], &t)
-	return t.Version, nil
-}
-
-type statusError struct {
-	code int
-	text string
-}
-
-func (e statusError) Error() string { return e.text }
-
-func (x *Indexer) call(ctx context.Context, method, path, body string, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, x.cfg.RequestTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	p, err := x.PlanIndex(ctx)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := x.es.Perform(req)
-	if err != nil {
-		return fmt.Errorf("elasticsearch at %v: %s %s: %w", x.cfg.Addresses, method, path, err)
+	var old []string
+	differ := false
+	for i := range p.Changes {
+		if c := &p.Changes[i]; c.Have < IndexVersion {
+			old = append(old, fmt.Sprintf("%s %s (version %d)", c.Kind, c.Name, c.Have))
+		} else {
+			differ = differ || len(c.Lines) > 0
+		}
 	}
-	defer res.Body.Close()
-	answer, err := readBounded(res.Body)
-	if err != nil {
-		return fmt.Errorf("elasticsearch: %s %s: %w", method, path, err)
+	switch newer := p.Newer(); {
+	case len(newer) > 0:
+		x.log.Warn("the cluster has a newer index design; it is left as it is", "newer", newer, "built_in", IndexVersion)
+	case x.cfg.Apply != nil && *x.cfg.Apply && (len(old) > 0 || differ):
+		if err := x.ApplyIndex(ctx, p, false); err != nil {
+			return err
+		}
+		x.log.Info("installed the index design", "version", IndexVersion, "rolled_over", len(p.Rollover))
+	case len(old) > 0:
+		return fmt.Errorf("elasticsearch lacks the index design that this build needs (version %d): %s; run `weir index apply`, or set indexer.apply: true", IndexVersion, strings.Join(old, ", "))
+	case differ:
+		x.log.Info("the index design in the cluster differs from the configuration; `weir index apply --dry-run` shows how")
 	}
-	if res.StatusCode >= 300 {
-		return statusError{res.StatusCode, fmt.Sprintf("elasticsearch: %s %s: status %d: %.300s", method, path, res.StatusCode, answer)}
+	for _, note := range p.Notes {
+		x.log.Info(note)
 	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, into)
+	x.ready = true
+	return nil
 }
 
 // partition buffers the documents of one partition.
 type partition struct {
-	x       *Indexer
-	tp      ingest.TopicPartition
-	dataset string
-	index   string
-	share   share
-	docs    []doc
-	buf     []byte
+	x      *Indexer
+	tp     ingest.TopicPartition
+	share  share
+	docs   []doc
+	buf    []byte
+	packed []byte // the request under way, compressed
+	closed bool
 }
 
-// doc is one document of the buffer: its action line and source are buf[from:to].
+// doc is one document of the buffer: its action line is buf[from:body], its source and a newline buf[body:to].
 type doc struct {
 	from, body, to int
-	id             string
 	offset         int64
+	stream         *stream
+	source         string
+}
+
+const (
+	actionHead = `{"create":{"_index":"`
+	actionID   = `","_id":"`
+	actionTail = "\"}}\n"
+)
+
+func (p *partition) id(d *doc) []byte {
+	return p.buf[d.from+len(actionHead)+len(d.stream.name)+len(actionID) : d.body-len(actionTail)]
 }
 
 // Write encodes the records; a full buffer is sent at once.
 func (p *partition) Write(ctx context.Context, b *schema.Batch) error {
-	shareOf(&p.share, b, p.dataset, p.x.cfg.Namespace)
+	size := p.x.pace.size()
+	source := strings.Clone(b.Source) // the batch's memory is lent
+	p.share.begin(b)
+	p.share.stream = p.x.router.route(b, nil)
+	each := p.x.router.perRecord(b.Topic)
 	for i := range b.Records {
 		r := &b.Records[i]
-		d := doc{from: len(p.buf), id: b.ID(r), offset: b.KafkaOffset}
-		p.buf = append(p.buf, `{"create":{"_id":"`...)
-		p.buf = append(append(p.buf, d.id...), "\"}}\n"...)
+		if each {
+			p.share.stream = p.x.router.route(b, r)
+		}
+		d := doc{from: len(p.buf), offset: b.KafkaOffset, stream: p.share.stream, source: source}
+		p.buf = append(append(append(p.buf, actionHead...), d.stream.name...), actionID...)
+		p.buf = append(b.AppendID(p.buf, r), actionTail...)
 		d.body = len(p.buf)
-		p.buf = append(document(p.buf, r, &p.share), '\n')
+		p.buf = append(p.share.document(p.buf, r), '\n')
 		d.to = len(p.buf)
 		p.docs = append(p.docs, d)
-		if len(p.buf) >= p.x.cfg.BulkBytes {
+		if len(p.buf) >= size {
 			if err := p.flush(ctx); err != nil {
 				return err
 			}
+			size = p.x.pace.size()
 		}
 	}
 	return nil
@@ -244,9 +181,15 @@ func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error { ret
 
 // Close abandons the buffer.
 func (p *partition) Close() error {
-	p.docs, p.buf = nil, nil
+	if !p.closed {
+		p.x.pace.opened(-1)
+	}
+	p.docs, p.buf, p.packed, p.closed = nil, nil, nil, true
 	return nil
 }
+
+// spare is how much buffer a partition keeps between its requests; one huge document must not hold memory for good.
+const spare = 2
 
 func (p *partition) flush(ctx context.Context) error {
 	if len(p.docs) == 0 {
@@ -255,6 +198,10 @@ func (p *partition) flush(ctx context.Context) error {
 	if err := p.bulk(ctx, p.docs); err != nil {
 		return err
 	}
+	clear(p.docs)
 	p.docs, p.buf = p.docs[:0], p.buf[:0]
+	if most := spare * p.x.pace.size(); cap(p.buf) > most {
+		p.buf, p.packed = nil, nil
+	}
 	return nil
 }

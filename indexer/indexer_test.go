@@ -9,11 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,19 +27,23 @@ import (
 type elastic struct {
 	t *testing.T
 
-	mu        sync.Mutex
-	docs      map[string]int // by _id: how often it was stored
-	last      []string       // documents of the last bulk request
-	bulks     int
-	down      bool
-	templates map[string]json.RawMessage
-	status    func(bulk int) int // of the whole request; 0 goes on
-	verdict   func(bulk int, id string) string
-	cut       bool // answer one item too few
+	mu      sync.Mutex
+	docs    map[string]int // by _id: how often it was stored
+	indices map[string]int // documents by data stream
+	last    []string       // documents of the last bulk request
+	bulks   int
+	down    bool
+	objects map[string]json.RawMessage // what was installed, by path
+	streams []string                   // that were there before
+	rolled  []string
+	ilm     bool
+	status  func(bulk, documents int) int // of the whole request; 0 goes on
+	verdict func(bulk int, id string) string
+	cut     bool // answer one item too few
 }
 
 func newElastic(t *testing.T) (*elastic, string) {
-	e := &elastic{t: t, docs: map[string]int{}, templates: map[string]json.RawMessage{}}
+	e := &elastic{t: t, docs: map[string]int{}, indices: map[string]int{}, objects: map[string]json.RawMessage{}, ilm: true}
 	s := httptest.NewServer(e)
 	t.Cleanup(s.Close)
 	return e, s.URL
@@ -66,49 +67,73 @@ func (e *elastic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		body = z
 	}
+	path := r.URL.Path
 	switch {
-	case strings.HasSuffix(r.URL.Path, "/_bulk"):
+	case path == "/_bulk":
 		e.bulk(w, body)
-	case r.Method == http.MethodGet && e.templates[r.URL.Path] == nil:
+	case path == "/_index_template/_simulate":
+		if b, _ := io.ReadAll(body); strings.Contains(string(b), "constant_keyword") {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		fmt.Fprint(w, "{}")
+	case strings.HasPrefix(path, "/_resolve/index/"):
+		var all []string
+		for _, s := range e.streams {
+			all = append(all, fmt.Sprintf(`{"name":%q}`, s))
+		}
+		fmt.Fprintf(w, `{"data_streams":[%s]}`, strings.Join(all, ","))
+	case strings.HasSuffix(path, "/_rollover"):
+		e.rolled = append(e.rolled, strings.Split(path, "/")[1])
+		fmt.Fprint(w, "{}")
+	case strings.HasPrefix(path, "/_ilm/") && !e.ilm:
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"error":"no handler found"}`)
+	case r.Method == http.MethodGet && e.objects[path] == nil:
 		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, "{}")
+	case r.Method == http.MethodGet && strings.HasPrefix(path, "/_ilm/"):
+		fmt.Fprintf(w, `{"weir":%s}`, e.objects[path])
 	case r.Method == http.MethodGet:
-		key := strings.Split(strings.Trim(r.URL.Path, "/_"), "/")[0] // component_template, index_template
-		fmt.Fprintf(w, `{%q:[{"name":"weir",%q:%s}]}`, key+"s", key, e.templates[r.URL.Path])
+		key := strings.Split(strings.Trim(path, "/_"), "/")[0] // component_template, index_template
+		fmt.Fprintf(w, `{%q:[{"name":"weir",%q:%s}]}`, key+"s", key, e.objects[path])
 	case r.Method == http.MethodPut:
 		b, _ := io.ReadAll(body)
-		e.templates[r.URL.Path] = b
+		e.objects[path] = b
 		fmt.Fprint(w, `{"acknowledged":true}`)
 	}
 }
 
 func (e *elastic) bulk(w http.ResponseWriter, body io.Reader) {
 	e.bulks++
-	if e.status != nil {
-		if status := e.status(e.bulks); status != 0 {
-			w.WriteHeader(status)
-			fmt.Fprint(w, `{"error":{"type":"x","reason":"y"}}`)
-			return
-		}
-	}
 	e.last = nil
-	var items []string
+	var items, ids, indices []string
 	in := bufio.NewScanner(body)
 	in.Buffer(nil, 64<<20)
 	for in.Scan() {
 		var action struct {
 			Create struct {
-				ID string `json:"_id"`
+				ID    string `json:"_id"`
+				Index string `json:"_index"`
 			} `json:"create"`
 		}
-		if err := json.Unmarshal(in.Bytes(), &action); err != nil || action.Create.ID == "" {
+		if err := json.Unmarshal(in.Bytes(), &action); err != nil || action.Create.ID == "" || action.Create.Index == "" {
 			e.t.Errorf("action line %q: %v", in.Text(), err)
 		}
 		in.Scan()
 		if !json.Valid(in.Bytes()) {
 			e.t.Errorf("document is not JSON: %q", in.Text())
 		}
-		id := action.Create.ID
-		e.last = append(e.last, in.Text())
+		ids, indices, e.last = append(ids, action.Create.ID), append(indices, action.Create.Index), append(e.last, in.Text())
+	}
+	if e.status != nil {
+		if status := e.status(e.bulks, len(ids)); status != 0 {
+			w.WriteHeader(status)
+			fmt.Fprint(w, `{"error":{"type":"x","reason":"y"}}`)
+			return
+		}
+	}
+	errors := false
+	for i, id := range ids {
 		verdict := ""
 		if e.verdict != nil {
 			verdict = e.verdict(e.bulks, id)
@@ -118,14 +143,16 @@ func (e *elastic) bulk(w http.ResponseWriter, body io.Reader) {
 				verdict = `"status":409,"error":{"type":"version_conflict_engine_exception","reason":"exists"}`
 			} else {
 				e.docs[id]++
+				e.indices[indices[i]]++
 			}
 		}
-		items = append(items, fmt.Sprintf(`{"create":{"_id":%q,"_index":"x",%s}}`, id, verdict))
+		errors = errors || strings.Contains(verdict, "error")
+		items = append(items, fmt.Sprintf(`{"create":{"_id":%q,%s}}`, id, verdict))
 	}
 	if e.cut {
 		items = items[1:]
 	}
-	fmt.Fprintf(w, `{"errors":true,"items":[%s]}`, strings.Join(items, ","))
+	fmt.Fprintf(w, `{"errors":%t,"items":[%s]}`, errors, strings.Join(items, ","))
 }
 
 type letters struct {
@@ -140,10 +167,14 @@ func (l *letters) Put(_ context.Context, d DeadLetter) error {
 	return nil
 }
 
-func testIndexer(t *testing.T, url string, dead DeadLetters) *Indexer {
+func testIndexer(t *testing.T, url string, dead DeadLetters, change ...func(*Config)) *Indexer {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Addresses, cfg.RequestTimeout = []string{url}, 5*time.Second
+	apply := true
+	cfg.Addresses, cfg.RequestTimeout, cfg.Apply = []string{url}, 5*time.Second, &apply
+	for _, c := range change {
+		c(&cfg)
+	}
 	x, err := New(cfg, dead, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -184,10 +215,11 @@ func batch(n int) *schema.Batch {
 // TestVerdicts goes through what Elasticsearch may say of a document or a request.
 func TestVerdicts(t *testing.T) {
 	id := func(i int) string { b := batch(5); return b.ID(&b.Records[i]) }
+	dead := &letters{}
 	const refused = `"status":400,"error":{"type":"document_parsing_exception","reason":"bad field"}`
 	for _, c := range []struct {
 		name    string
-		status  func(bulk int) int
+		status  func(bulk, documents int) int
 		verdict func(bulk int, doc string) string
 		cut     bool
 		noDead  bool
@@ -217,17 +249,43 @@ func TestVerdicts(t *testing.T) {
 		}},
 		{name: "refused for good, no dead letters", noDead: true, err: "there are no dead letters", verdict: func(int, string) string { return refused }},
 		{name: "sent to the failure store", bulks: 1, dead: 5, verdict: func(int, string) string { return `"status":201,"failure_store":"used"` }},
-		{name: "request refused for now", bulks: 3, status: func(bulk int) int { return []int{0, 429, 503, 0}[bulk] }},
-		{name: "no permission at first", bulks: 2, status: func(bulk int) int { return []int{0, 403, 0}[bulk] }},
-		{name: "request wrong", err: "status 400", status: func(int) int { return 400 }},
-		{name: "request too large", bulks: 3, status: func(bulk int) int { return []int{0, 413, 0, 0}[bulk] }},
-		{name: "one document too large", dead: 5, status: func(int) int { return 413 }},
+		{name: "request refused for now", bulks: 3, status: func(bulk, _ int) int { return []int{0, 429, 503, 0}[bulk] }},
+		{name: "no permission at first", bulks: 3, status: func(bulk, _ int) int { return []int{0, 401, 403, 0}[bulk] }},
+		{name: "no permission for one stream", bulks: 2, verdict: func(bulk int, doc string) string {
+			if bulk == 1 && doc == id(4) {
+				return `"status":403,"error":{"type":"security_exception"}`
+			}
+			return ""
+		}},
+		{name: "no shards left", bulks: 2, verdict: func(bulk int, _ string) string {
+			if bulk == 1 {
+				return `"status":400,"error":{"type":"validation_exception","reason":"this action would add [2] shards"}`
+			}
+			return ""
+		}},
+		{name: "no such API", err: "status 405", status: func(int, int) int { return 405 }},
+		{name: "request refused for one document", dead: 1, status: func(_, n int) int {
+			if n > 1 || len(dead.all) == 0 {
+				return 400
+			}
+			return 0
+		}},
+		{name: "request too large", bulks: 3, status: func(_, n int) int {
+			if n > 3 {
+				return 413
+			}
+			return 0
+		}},
+		{name: "every document too large", dead: 5, status: func(int, int) int { return 413 }},
+		{name: "not even the failure store", bulks: 1, dead: 5, verdict: func(int, string) string {
+			return `"status":400,"failure_store":"failed","error":{"type":"document_parsing_exception","reason":"bad"}`
+		}},
 		{name: "an item is missing", cut: true, err: "5 items were sent, 4 answered"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e, url := newElastic(t)
 			e.status, e.verdict, e.cut = c.status, c.verdict, c.cut
-			dead := &letters{}
+			dead.all = nil
 			var sink DeadLetters = dead
 			if c.noDead {
 				sink = nil
@@ -250,100 +308,10 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("%d dead letters, want %d", len(dead.all), c.dead)
 			}
 			for _, d := range dead.all {
-				if d.Topic != tp.Topic || d.Partition != tp.Partition || d.Offset != 7 || d.Reason == "" || !json.Valid(d.Document) || !bytes.Contains(d.Document, []byte(`"message"`)) {
+				if d.Topic != tp.Topic || d.Partition != tp.Partition || d.Offset != 7 || d.Reason == "" || d.Source != "docker/n/c" || !d.Whole() || !json.Valid(d.Document) || !bytes.Contains(d.Document, []byte(`"message"`)) {
 					t.Errorf("letter %+v", d)
 				}
 			}
 		})
 	}
-}
-
-func TestNewerTemplatesAreLeftAlone(t *testing.T) {
-	e, url := newElastic(t)
-	newer := json.RawMessage(`{"version":99}`)
-	e.templates["/_index_template/weir"] = newer
-	if _, _, err := testIndexer(t, url, nil).Open(t.Context(), tp); err != nil {
-		t.Fatal(err)
-	}
-	if string(e.templates["/_index_template/weir"]) != string(newer) || len(e.templates["/_component_template/weir"]) < 100 {
-		t.Errorf("templates: %v", e.templates)
-	}
-}
-
-// TestDocuments compares documents with testdata/documents.ndjson; WEIR_REWRITE=1 writes it anew.
-func TestDocuments(t *testing.T) {
-	resource := []schema.Attr{schema.String(schema.AttrContainerID, "c0ffee"), schema.String(schema.AttrContainerName, "web"), schema.String(schema.AttrImageName, "shop/web:1"), schema.String(schema.AttrHostName, "n1"),
-		schema.String(schema.AttrApp, "shop"), schema.String(schema.AttrSite, "east"), schema.String(schema.AttrFilePath, "/l/c.log"), schema.String(schema.LabelPrefix+"app", "x"), schema.String(schema.LabelPrefix+"app.kubernetes.io/name", "y"), schema.String("k8s.pod.name", "web-1")}
-	records := []schema.Record{
-		{Offset: 1, Time: 1764054000123456789, Observed: 1764054000200000000, Body: "plain", Attrs: []schema.Attr{schema.String(schema.AttrStream, "stdout")}},
-		{Offset: 2, Time: 1764054000000000001, Body: "quote \" back \\ tab \t nul \x00 bad \xff\xfe é 😀 \u2028", Severity: 17, SeverityText: "ERROR", TraceID: [16]byte{1, 2, 15: 3}, SpanID: [8]byte{4, 7: 5}},
-		{Offset: 3, Observed: 1764054000000000000, EventName: "docker.container.die", Body: "died", Attrs: []schema.Attr{schema.Int(schema.AttrExitCode, 137), schema.Bool(schema.AttrOOM, true), schema.Double("ratio", 0.5), schema.Double("nan", math.NaN()), schema.String("", "no name"), schema.Int("n", -1)}},
-	}
-	var got []byte
-	for _, res := range [][]schema.Attr{resource, nil} {
-		b := schema.Batch{Source: "docker/n1/c0ffee", Resource: res}
-		var s share
-		shareOf(&s, &b, "weir.container", "default")
-		for i := range records {
-			got = append(document(got, &records[i], &s), '\n')
-		}
-	}
-	const golden = "testdata/documents.ndjson"
-	if os.Getenv("WEIR_REWRITE") != "" {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gotLines, wantLines := strings.Split(string(got), "\n"), strings.Split(string(want), "\n")
-	for i, l := range gotLines[:len(gotLines)-1] {
-		if !json.Valid([]byte(l)) {
-			t.Errorf("not JSON: %s", l)
-		}
-		if i >= len(wantLines) || l != wantLines[i] {
-			t.Errorf("document %d:\n%s", i, l)
-		}
-	}
-	if len(gotLines) != len(wantLines) {
-		t.Errorf("%d documents, want %d", len(gotLines)-1, len(wantLines)-1)
-	}
-}
-
-func FuzzAppendJSON(f *testing.F) {
-	f.Add("plain")
-	f.Add("\x00\x1f\x7f\"\\/\n\r\t\u2028<&>\xff\xc3\xa9\xed\xa0\x80😀")
-	f.Fuzz(func(t *testing.T, s string) {
-		var got string
-		if err := json.Unmarshal(appendJSON(nil, s), &got); err != nil {
-			t.Fatalf("%q: %v", s, err)
-		}
-		b, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var want string
-		if err := json.Unmarshal(b, &want); err != nil {
-			t.Fatal(err)
-		}
-		if got != want {
-			t.Fatalf("%q became %q, want %q", s, got, want)
-		}
-	})
-}
-
-func BenchmarkDocument(b *testing.B) {
-	batch := batch(1)
-	batch.Records[0].Body = strings.Repeat("a log line of two hundred bytes ", 6)
-	batch.Records[0].Attrs = []schema.Attr{schema.String(schema.AttrStream, "stdout")}
-	var s share
-	shareOf(&s, batch, "weir.container", "default")
-	buf := slices.Grow([]byte(nil), 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		buf = document(buf[:0], &batch.Records[0], &s)
-	}
-	b.SetBytes(int64(len(buf)))
 }

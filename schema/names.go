@@ -64,4 +64,6 @@ const (
 	EventSourceClosed = "weir.source.closed"
 	EventGapOpened    = "weir.gap.opened"
 	EventWindow       = "weir.window"
+	EventDeadLetter   = "weir.deadletter"
+	EventReplayed     = "weir.deadletter.replayed"
 )

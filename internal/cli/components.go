@@ -61,11 +61,11 @@ var componentsByName = map[string]component{
 		return a.Run, nil
 	},
 	"indexer": func(r *runtime) (func(context.Context) error, error) {
-		sink, err := indexer.New(r.cfg.Indexer, deadLetters{r.producer}, r.log, r.reg)
+		sink, err := indexer.New(r.cfg.Indexer, &indexer.Letters{Out: r.producer}, r.log, r.reg)
 		if err != nil {
 			return nil, err
 		}
-		run, err := r.consumer(r.cfg.Consumer.For("indexer", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions), sink)
+		run, err := r.consumer(r.cfg.Consumer.For("indexer", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter), sink)
 		if err != nil {
 			return nil, err
 		}
@@ -151,20 +151,6 @@ func (r *runtime) run(ctx context.Context, names ...string) error {
 		r.log.Info("stopped")
 	}
 	return err
-}
-
-// deadLetters writes refused documents to weir.deadletter. The consumer waits for the producer before it commits.
-type deadLetters struct{ p *ingest.Producer }
-
-func (d deadLetters) Put(ctx context.Context, l indexer.DeadLetter) error {
-	source := fmt.Sprintf("weir/indexer/%s/%d", l.Topic, l.Partition)
-	now := time.Now().UnixNano()
-	var e schema.Encoder
-	e.Reset(source, schema.Incarnation{}, nil)
-	e.Append(&schema.Record{Offset: now, Observed: now, Body: string(l.Document), EventName: "weir.deadletter", Severity: 17, SeverityText: "ERROR", Attrs: []schema.Attr{
-		schema.String("error.message", l.Reason), schema.String("weir.deadletter.id", l.ID), schema.String("weir.deadletter.index", l.Index),
-		schema.String("weir.deadletter.topic", l.Topic), schema.Int("weir.deadletter.partition", int64(l.Partition)), schema.Int("weir.deadletter.offset", l.Offset)}})
-	return d.p.Send(ctx, ingest.Message{Topic: schema.TopicDeadLetter, Source: source, Begin: schema.Position{Offset: now}, End: schema.Position{Offset: now + 1}, Count: 1, Value: e.Bytes()})
 }
 
 // component runs one component until ctx ends. On SIGHUP it reads the configuration anew; a good one takes the place of the

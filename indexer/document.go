@@ -48,7 +48,7 @@ type share struct {
 	json   bool // message bodies that are JSON objects are indexed as such too
 	clock  clock
 
-	have   set // fields of the resource, and those that the encoder fills itself
+	have   set       // fields of the resource, and those that the encoder fills itself
 	values [128]span // of the resource's fields
 	rest   []entry   // of weir.attributes
 	buf    []byte

@@ -154,18 +154,16 @@ func (p *partition) Write(ctx context.Context, b *schema.Batch) error {
 	p.share.begin(b)
 	p.share.stream = p.x.router.route(b, nil)
 	each := p.x.router.perRecord(b.Topic)
+	var id []byte
 	for i := range b.Records {
 		r := &b.Records[i]
 		if each {
 			p.share.stream = p.x.router.route(b, r)
 		}
-		d := doc{from: len(p.buf), offset: b.KafkaOffset, stream: p.share.stream, source: source}
-		p.buf = append(append(append(p.buf, actionHead...), d.stream.name...), actionID...)
-		p.buf = append(b.AppendID(p.buf, r), actionTail...)
-		d.body = len(p.buf)
-		p.buf = append(p.share.document(p.buf, r), '\n')
-		d.to = len(p.buf)
-		p.docs = append(p.docs, d)
+		id = b.AppendID(id[:0], r)
+		p.begin(p.share.stream, source, b.KafkaOffset, id)
+		p.buf = p.share.document(p.buf, r)
+		p.end()
 		if len(p.buf) >= size {
 			if err := p.flush(ctx); err != nil {
 				return err
@@ -174,6 +172,21 @@ func (p *partition) Write(ctx context.Context, b *schema.Batch) error {
 		}
 	}
 	return nil
+}
+
+// begin appends a document's action line.
+func (p *partition) begin(to *stream, source string, offset int64, id []byte) {
+	d := doc{from: len(p.buf), offset: offset, stream: to, source: source}
+	p.buf = append(append(append(p.buf, actionHead...), to.name...), actionID...)
+	p.buf = append(append(p.buf, id...), actionTail...)
+	d.body = len(p.buf)
+	p.docs = append(p.docs, d)
+}
+
+// end is called when the document itself is appended.
+func (p *partition) end() {
+	p.buf = append(p.buf, '\n')
+	p.docs[len(p.docs)-1].to = len(p.buf)
 }
 
 // Commit sends the rest.

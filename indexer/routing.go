@@ -69,6 +69,12 @@ func streamOf(dataset, namespace string) *stream {
 	return &stream{"logs-" + dataset + "-" + namespace, `"` + dataset + `"`, `"` + namespace + `"`}
 }
 
+// parts takes a data stream's name apart.
+func parts(name string) (dataset, namespace string) {
+	dataset, namespace, _ = strings.Cut(strings.TrimPrefix(name, "logs-"), "-")
+	return dataset, namespace
+}
+
 // router finds the data stream of a record. It serves all partitions.
 type router struct {
 	rules    []compiled
@@ -139,10 +145,7 @@ func (rt *router) look(ctx context.Context, c *Cluster) error {
 	defer rt.mu.Unlock()
 	for _, name := range names {
 		if rt.streams[name] == nil {
-			dataset, namespace, ok := strings.Cut(strings.TrimPrefix(name, "logs-"), "-")
-			if ok {
-				rt.streams[name] = streamOf(dataset, namespace)
-			}
+			rt.streams[name] = streamOf(parts(name))
 		}
 	}
 	return nil

@@ -232,7 +232,10 @@ command_env() {
         export_line WEIR_KAFKA_BROKERS "$(kafka_address)"
         export_line WEIR_KAFKA_LIB "$DIST_DIR/kafka-$KAFKA_VERSION/lib"
         ;;
-      elasticsearch) export_line WEIR_ELASTICSEARCH_URL "$(elasticsearch_address)" ;;
+      elasticsearch)
+        export_line WEIR_ELASTICSEARCH_URL "$(elasticsearch_address)"
+        export_line WEIR_ELASTICSEARCH_HOME "$(elasticsearch_home)"
+        ;;
       namenode)
         export_line WEIR_HDFS_NAMENODE "$HOST:${PORT[NAMENODE]}"
         export_line WEIR_WEBHDFS_URL "http://$HOST:${PORT[NAMENODE_HTTP]}"

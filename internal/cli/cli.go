@@ -37,6 +37,8 @@ type commands struct {
 	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`
 	Tail      tailCmd      `cmd:"" help:"Show live records from Kafka."`
 	Topics    topicsCmd    `cmd:"" help:"Create weir's topics."`
+	Index     indexCmd     `cmd:"" help:"Install the index templates and the lifecycle policy in Elasticsearch."`
+	Letters   letterCmds   `cmd:"" name:"deadletter" help:"Show what Elasticsearch refused, and give it to it again."`
 	Conf      confCmd      `cmd:"" name:"config" help:"Check or show the configuration."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

@@ -65,6 +65,9 @@ func TestCommandLine(t *testing.T) {
 		{"nonsense", 2, "unexpected argument nonsense"},
 		{"archiver", 1, "archiver.root: is not set"},
 		{"indexer", 1, "addresses: at least one URL is needed"},
+		{"index apply", 1, "addresses: at least one URL is needed"},
+		{"index apply --help", 0, "--dry-run"},
+		{"deadletter replay", 1, "choose what to replay"},
 	} {
 		exit, stdout, stderr := weir(strings.Fields(c.args)...)
 		if exit != c.exit || !strings.Contains(stdout+stderr, c.want) {

@@ -83,6 +83,10 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 	say("archive", "%s, Parquet by topic, day and hour", cfg.Archiver.Root)
 	if len(cfg.Indexer.Addresses) > 0 {
 		names = append(names, "indexer")
+		if cfg.Indexer.Apply == nil {
+			apply := true
+			cfg.Indexer.Apply = &apply
+		}
 		say("search", "Elasticsearch at %s, data streams logs-weir.*-%s", strings.Join(cfg.Indexer.Addresses, ","), cfg.Indexer.Namespace)
 	} else {
 		say("search", "none: set WEIR_ELASTICSEARCH_URL to index into Elasticsearch")

@@ -168,6 +168,7 @@ agent:
 indexer:
   addresses: [%s]
   namespace: e2e%s
+  apply: true
 archiver:
   root: %s
 http:

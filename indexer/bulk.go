@@ -18,6 +18,9 @@ import (
 // bulkPath asks for what is judged and no more: an item's full answer is as long as a short document.
 const bulkPath = "/_bulk?filter_path=errors,error.type,error.reason,items.*._id,items.*.status,items.*.failure_store,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 
+// longestWait is between two tries while Elasticsearch is away, and so how late it is noticed that it is back.
+const longestWait = 10 * time.Second
+
 type answer struct {
 	Error fault `json:"error"` // of the whole request
 	Items []struct {
@@ -97,7 +100,7 @@ func (p *partition) bulk(ctx context.Context, docs []doc) error {
 			p.x.m.retries.Add(float64(left))
 			p.x.say(try, "Elasticsearch refuses documents for now; trying them again", "topic", p.tp.Topic, "partition", p.tp.Partition, "documents", left)
 		}
-		wait := min(100*time.Millisecond<<min(try, 10), 30*time.Second)
+		wait := min(100*time.Millisecond<<min(try, 10), longestWait)
 		try++
 		t := time.NewTimer(wait/2 + rand.N(wait/2))
 		select {

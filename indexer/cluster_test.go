@@ -119,7 +119,7 @@ func TestHourWithoutElasticsearch(t *testing.T) {
 			t.Errorf("the heap grew by %d bytes, want at most %d", most, limit)
 		}
 		mu.Lock()
-		if tries > soon+60*3*partitions {
+		if tries > soon+60*12*partitions {
 			t.Errorf("%d tries in the first minute, %d in the hour", soon, tries)
 		}
 		mu.Unlock()

@@ -82,25 +82,30 @@ func (s *server) ids(stream string) map[string]int {
 	s.t.Helper()
 	s.ask(http.MethodPost, "/"+stream+"/_refresh?ignore_unavailable=true", "", nil)
 	ids := map[string]int{}
-	after := ""
+	after, sum := "", 0
 	for {
 		var found struct {
 			Hits struct {
-				Hits []struct {
+				Total struct{ Value int } `json:"total"`
+				Hits  []struct {
 					ID   string `json:"_id"`
 					Sort []any  `json:"sort"`
 				} `json:"hits"`
 			} `json:"hits"`
 		}
-		s.ask(http.MethodPost, "/"+stream+"/_search?ignore_unavailable=true", `{"size":10000,"_source":false,"sort":["weir.source","log.offset","_doc"]`+after+`}`, &found)
+		s.ask(http.MethodPost, "/"+stream+"/_search?ignore_unavailable=true", `{"size":10000,"_source":false,"track_total_hits":true,"sort":["weir.source","log.offset"]`+after+`}`, &found)
 		for _, h := range found.Hits.Hits {
 			ids[h.ID]++
+			sum++
 		}
 		if len(found.Hits.Hits) < 10000 {
+			if sum < found.Hits.Total.Value { // what is there twice can fall between two pages
+				s.t.Errorf("%s has %d documents, of which the pages show %d", stream, found.Hits.Total.Value, sum)
+			}
 			return ids
 		}
-		last, _ := json.Marshal(found.Hits.Hits[len(found.Hits.Hits)-1].Sort[:2])
-		after = `,"search_after":` + strings.TrimSuffix(string(last), "]") + `,0]`
+		last, _ := json.Marshal(found.Hits.Hits[len(found.Hits.Hits)-1].Sort)
+		after = `,"search_after":` + string(last)
 	}
 }
 

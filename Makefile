@@ -60,8 +60,8 @@ fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzContinues -fuzztime 1m ./agent/multiline
 	$(GO) test -fuzz FuzzRedact -fuzztime 1m -fuzzminimizetime 200x ./agent/redact
 	$(GO) test -fuzz FuzzAppendJSON -fuzztime 1m ./indexer
-	$(GO) test -fuzz FuzzAppendObject -fuzztime 1m ./indexer
-	$(GO) test -fuzz FuzzDocument -fuzztime 1m ./indexer
+	$(GO) test -fuzz FuzzAppendObject -fuzztime 1m -fuzzminimizetime 200x ./indexer
+	$(GO) test -fuzz FuzzDocument -fuzztime 1m -fuzzminimizetime 200x ./indexer
 
 stack-up: ## start the real Kafka, Elasticsearch, HDFS, Spark and Docker engine on loopback
 	$(STACK) up

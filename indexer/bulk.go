@@ -100,17 +100,25 @@ func (p *partition) bulk(ctx context.Context, docs []doc) error {
 			p.x.m.retries.Add(float64(left))
 			p.x.say(try, "Elasticsearch refuses documents for now; trying them again", "topic", p.tp.Topic, "partition", p.tp.Partition, "documents", left)
 		}
-		wait := min(100*time.Millisecond<<min(try, 10), longestWait)
-		try++
-		t := time.NewTimer(wait/2 + rand.N(wait/2))
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return fmt.Errorf("%d documents of %s are not in Elasticsearch yet: %w", len(docs), p.tp, context.Cause(ctx))
-		case <-t.C:
+		if err := rest(ctx, try); err != nil {
+			return fmt.Errorf("%d documents of %s are not in Elasticsearch yet: %w", len(docs), p.tp, err)
 		}
+		try++
 	}
 	return nil
+}
+
+// rest waits after the try-th failure, with jitter, so that the partitions do not all come back at once.
+func rest(ctx context.Context, try int) error {
+	wait := min(100*time.Millisecond<<min(try, 10), longestWait)
+	t := time.NewTimer(wait/2 + rand.N(wait/2))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
 }
 
 // fitting counts the documents of the next request: at most most, and of the size that the pace allows.

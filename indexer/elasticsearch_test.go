@@ -352,6 +352,26 @@ func TestRealRollover(t *testing.T) {
 	}
 }
 
+// TestRealCrash writes, crashes before the state is saved, and reads again after a rollover: the ids of another index are found.
+func TestRealCrash(t *testing.T) {
+	s := shared(t)
+	space := namespace("crash")
+	stream := "logs-weir.container-" + space
+	in := func(c *Config) { c.Namespace = space }
+	write(t, testIndexer(t, s.url, &letters{}, in), schema.TopicLogs, batch(300))
+	s.ask(http.MethodPost, "/"+stream+"/_rollover", "", nil)
+	x := testIndexer(t, s.url, &letters{}, in)
+	write(t, x, schema.TopicLogs, batch(500))
+	if ids := s.ids(stream); len(ids) != 500 {
+		t.Errorf("%d documents, want 500", len(ids))
+	}
+	for id, n := range s.ids(stream) {
+		if n != 1 {
+			t.Errorf("%s is there %d times", id, n)
+		}
+	}
+}
+
 // pipe is a broker of the test's own and a producer to it.
 type pipe struct {
 	t        *testing.T

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -119,6 +120,31 @@ func TestOldIndexStopsTheIndexer(t *testing.T) {
 	}
 	if _, _, err := x.Open(t.Context(), tp); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestIndexVersionRises compares the index design with testdata/index.json; WEIR_REWRITE=1 writes it anew. What changes it must raise
+// IndexVersion, or clusters keep the old one.
+func TestIndexVersionRises(t *testing.T) {
+	l := DefaultConfig().Lifecycle
+	design := map[string]any{}
+	for _, o := range objects(&l, &features{types: map[string]bool{"match_only_text": true, "wildcard": true, "constant_keyword": true}, ilm: true}) {
+		design[o.path] = o.body
+	}
+	got, err := json.MarshalIndent(design, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, '\n')
+	const golden = "testdata/index.json"
+	if os.Getenv("WEIR_REWRITE") != "" {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil || string(got) != string(want) {
+		t.Errorf("the index design is not that of %s (%v): raise IndexVersion and write it anew with WEIR_REWRITE=1", golden, err)
 	}
 }
 

@@ -75,7 +75,7 @@ func (x *Indexer) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.Pa
 		return nil, nil, err
 	}
 	x.pace.opened(1)
-	return &partition{x: x, tp: tp, share: share{json: x.cfg.JSONBodies}}, nil, nil
+	return &partition{x: x, tp: tp, share: share{json: x.cfg.JSONBodies}, unsure: true}, nil, nil
 }
 
 // prepare sees to it that the index design is not older than this build needs.
@@ -127,6 +127,7 @@ type partition struct {
 	buf    []byte
 	packed []byte // the request under way, compressed
 	closed bool
+	unsure bool // what is written may be there from before a crash
 }
 
 // doc is one document of the buffer: its action line is buf[from:body], its source and a newline buf[body:to].
@@ -208,7 +209,14 @@ func (p *partition) flush(ctx context.Context) error {
 	if len(p.docs) == 0 {
 		return nil
 	}
-	if err := p.bulk(ctx, p.docs); err != nil {
+	docs := p.docs
+	if p.unsure {
+		var err error
+		if docs, err = p.news(ctx, docs); err != nil {
+			return err
+		}
+	}
+	if err := p.bulk(ctx, docs); err != nil {
 		return err
 	}
 	clear(p.docs)

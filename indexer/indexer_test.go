@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weir/ingest"
 	"weir/ingest/sinktest"
@@ -27,19 +28,21 @@ import (
 type elastic struct {
 	t *testing.T
 
-	mu      sync.Mutex
-	docs    map[string]int // by _id: how often it was stored
-	indices map[string]int // documents by data stream
-	last    []string       // documents of the last bulk request
-	bulks   int
-	down    bool
-	objects map[string]json.RawMessage // what was installed, by path
-	streams []string                   // that were there before
-	rolled  []string
-	ilm     bool
-	status  func(bulk, documents int) int // of the whole request; 0 goes on
-	verdict func(bulk int, id string) string
-	cut     bool // answer one item too few
+	mu       sync.Mutex
+	docs     map[string]int // by _id: how often it was stored
+	indices  map[string]int // documents by data stream
+	last     []string       // documents of the last bulk request
+	bulks    int
+	searches int
+	private  bool // nobody may search
+	down     bool
+	objects  map[string]json.RawMessage // what was installed, by path
+	streams  []string                   // that were there before
+	rolled   []string
+	ilm      bool
+	status   func(bulk, documents int) int // of the whole request; 0 goes on
+	verdict  func(bulk int, id string) string
+	cut      bool // answer one item too few
 }
 
 func newElastic(t *testing.T) (*elastic, string) {
@@ -71,6 +74,10 @@ func (e *elastic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case path == "/_bulk":
 		e.bulk(w, body)
+	case strings.HasSuffix(path, "/_refresh"):
+		fmt.Fprint(w, "{}")
+	case strings.HasSuffix(path, "/_search"):
+		e.search(w, body)
 	case path == "/_index_template/_simulate":
 		if b, _ := io.ReadAll(body); strings.Contains(string(b), "constant_keyword") {
 			w.WriteHeader(http.StatusBadRequest)
@@ -101,6 +108,26 @@ func (e *elastic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.objects[path] = b
 		fmt.Fprint(w, `{"acknowledged":true}`)
 	}
+}
+
+func (e *elastic) search(w http.ResponseWriter, body io.Reader) {
+	var query struct {
+		Query struct{ IDs struct{ Values []string } }
+	}
+	if err := json.NewDecoder(body).Decode(&query); err != nil {
+		e.t.Error(err)
+	}
+	if e.searches++; e.private {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	var hits []string
+	for _, id := range query.Query.IDs.Values {
+		if e.docs[id] > 0 {
+			hits = append(hits, fmt.Sprintf(`{"_id":%q}`, id))
+		}
+	}
+	fmt.Fprintf(w, `{"hits":{"hits":[%s]}}`, strings.Join(hits, ","))
 }
 
 func (e *elastic) bulk(w http.ResponseWriter, body io.Reader) {
@@ -313,5 +340,44 @@ func TestVerdicts(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestCrashedPartition: after a crash, what is there is not sent again, whatever index it is in; and once nothing is, nobody asks any more.
+func TestCrashedPartition(t *testing.T) {
+	e, url := newElastic(t)
+	b := batch(10)
+	for i := range 4 {
+		e.docs[b.ID(&b.Records[i])] = 1
+	}
+	x := testIndexer(t, url, nil)
+	p := open(t, x, 1)
+	for i := range 4 {
+		n := batch(10)
+		for j := range n.Records {
+			n.Records[j].Offset += int64(10 * i)
+		}
+		if err := p.Write(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Commit(t.Context(), ingest.Checkpoint{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.private = true
+	p = open(t, x, 1) // without the privilege it goes on, and asks once
+	for range 2 {
+		if err := p.Write(t.Context(), batch(10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Commit(t.Context(), ingest.Checkpoint{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e.searches != 3 {
+		t.Errorf("%d searches", e.searches)
+	}
+	if len(e.docs) != 40 || testutil.ToFloat64(x.m.documents.WithLabelValues("repeated")) != 24 || testutil.ToFloat64(x.m.documents.WithLabelValues("created")) != 36 {
+		t.Errorf("%d searches, %d documents, %v repeated", e.searches, len(e.docs), testutil.ToFloat64(x.m.documents.WithLabelValues("repeated")))
 	}
 }

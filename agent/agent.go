@@ -54,8 +54,9 @@ type Agent struct {
 	watcher *watcher        // nil: there is none
 	watched map[int]*source // by watch descriptor
 
-	followers chan *follower // to be started
-	ready     chan *source   // one whose follower has something to hand over
+	followers  chan *follower // to be started
+	unfollowed chan struct{}  // closed when none is started any more
+	ready      chan *source   // one whose follower has something to hand over
 
 	buffers chan []byte // of batches that Kafka has
 
@@ -110,7 +111,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
-		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, followers: make(chan *follower), ready: make(chan *source), gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, followers: make(chan *follower), unfollowed: make(chan struct{}), ready: make(chan *source), gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
 	reg.MustRegister(lagCollector{a})
 	a.events.init(a)
 	if cfg.PodsDir != "" {

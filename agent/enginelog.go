@@ -109,7 +109,10 @@ func (s *source) readThroughEngine(c container) {
 			f.last = m.Entry
 		}
 	}
-	s.a.followers <- f
+	select {
+	case s.a.followers <- f:
+	case <-s.a.unfollowed: // the agent stops
+	}
 }
 
 // before returns the entry after which reading goes on at the given place.
@@ -248,6 +251,7 @@ func (s *source) engineEnd(ctx context.Context, now time.Time) error {
 func (a *Agent) followLogs(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer close(a.unfollowed)
 	passes := make(chan struct{}, maxPasses)
 	for {
 		select {

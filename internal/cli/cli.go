@@ -39,6 +39,7 @@ type commands struct {
 	Topics    topicsCmd    `cmd:"" help:"Create weir's topics."`
 	Index     indexCmd     `cmd:"" help:"Install the index templates and the lifecycle policy in Elasticsearch."`
 	Letters   letterCmds   `cmd:"" name:"deadletter" help:"Show what Elasticsearch refused, and give it to it again."`
+	Kibana    kibanaCmds   `cmd:"" help:"Bring data views, searches and dashboards into Kibana."`
 	Conf      confCmd      `cmd:"" name:"config" help:"Check or show the configuration."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"regexp"
 	"strconv"
@@ -32,6 +33,7 @@ type Config struct {
 	Indexer   indexer.Config        `yaml:"indexer"`
 	Archiver  archiver.Config       `yaml:"archiver"`
 	Processor processor.Config      `yaml:"processor"`
+	Kibana    Kibana                `yaml:"kibana"`
 	HTTP      HTTP                  `yaml:"http"`
 	Embedded  Embedded              `yaml:"embedded"`
 	Log       Log                   `yaml:"log"`
@@ -57,6 +59,41 @@ type Consumer struct {
 // For makes the configuration of one group.
 func (c Consumer) For(group string, topics ...string) ingest.ConsumerConfig {
 	return ingest.ConsumerConfig{Group: group, Topics: topics, CommitInterval: c.CommitInterval, CommitBytes: c.CommitBytes, FetchBytes: c.FetchBytes, SessionTimeout: c.SessionTimeout}
+}
+
+// Kibana is where people look at what the indexer wrote. Credentials come from the environment or from files, as the indexer's do.
+type Kibana struct {
+	URL          string `yaml:"url"`       // as a browser opens it, with its base path; empty: none
+	Space        string `yaml:"space"`     // empty: the default space
+	DataView     string `yaml:"data_view"` // id of the one that links open; empty: weir's own
+	Username     string `yaml:"username"`
+	PasswordEnv  string `yaml:"password_env"`
+	PasswordFile string `yaml:"password_file"`
+	APIKeyEnv    string `yaml:"api_key_env"`
+	APIKeyFile   string `yaml:"api_key_file"`
+	CAFile       string `yaml:"ca_file"`
+}
+
+var spaceForm = regexp.MustCompile(`^[a-z0-9_-]{0,100}$`)
+
+// Validate joins what is wrong, each with its key.
+func (c *Kibana) Validate() error {
+	var errs []error
+	bad := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	if c.URL != "" {
+		u, err := url.Parse(c.URL)
+		wrong := err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https"
+		bad(wrong, "url: not an http or https URL")
+		bad(!wrong && u.User != nil, "url: credentials do not belong into the URL: use username and password_env or password_file")
+		bad(!wrong && (u.RawQuery != "" || u.Fragment != ""), "url: %q is a page; give the address that Kibana's pages begin with", c.URL)
+	}
+	bad(!spaceForm.MatchString(c.Space), "space: %q is not the id of a space: a-z 0-9 _ - alone", c.Space)
+	bad(c.Username == "" && (c.PasswordEnv != "" || c.PasswordFile != ""), "username: is empty, and there is a password")
+	return errors.Join(errs...)
 }
 
 // HTTP is where a process shows itself.
@@ -109,6 +146,9 @@ func Load(path string, env func(string) string) (Config, error) {
 	}
 	if v := env("WEIR_ELASTICSEARCH_URL"); v != "" {
 		c.Indexer.Addresses = strings.Split(v, ",")
+	}
+	if v := env("WEIR_KIBANA_URL"); v != "" {
+		c.Kibana.URL = v
 	}
 	if v := env("WEIR_ARCHIVE_ROOT"); v != "" {
 		c.Archiver.Root = v
@@ -202,6 +242,7 @@ func (c *Config) validate() (errs []error) {
 	section("kafka", c.Kafka.Validate())
 	section("agent", c.Agent.Validate())
 	section("processor", c.Processor.Validate())
+	section("kibana", c.Kibana.Validate())
 	probe := c.Consumer.For("any", "any")
 	section("consumer", probe.Validate())
 	if len(c.Indexer.Addresses) > 0 {

@@ -24,12 +24,12 @@ test: lint ## lint, and the fast suite under the race detector; needs Go alone
 lint: ## format check, vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted"; exit 1; }
 	$(GO) vet ./... ./testdata/e2e/writer
-	$(GO) vet -tags e2e ./internal/e2e ./internal/cli ./ingest ./archiver ./indexer/... ./agent/kube
+	$(GO) vet -tags e2e ./internal/e2e ./internal/cli ./ingest ./archiver ./indexer/... ./agent/kube ./internal/kibana
 	$(GO) tool staticcheck ./...
 
 e2e: stack-up ## ten real containers through the real servers, with kills on the way; counts every line at every end
 	@eval "$$($(STACK) env)"; status=0; \
-	$(GO) test -tags e2e -count=1 -timeout 30m -v ./ingest ./archiver ./indexer ./agent/kube ./internal/cli ./internal/e2e 2>&1 | tee .stack/log/e2e.log || status=1; \
+	$(GO) test -tags e2e -count=1 -timeout 30m -v ./ingest ./archiver ./indexer ./agent/kube ./internal/cli ./internal/kibana ./internal/e2e 2>&1 | tee .stack/log/e2e.log || status=1; \
 	grep '^RESULT e2e ' .stack/log/e2e.log || { echo "RESULT e2e finished=0"; status=1; }; exit $$status
 
 # The promise is for 200-byte records: 150 ns each way between a record and its OTLP bytes.
@@ -49,6 +49,9 @@ bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, id
 
 bench-indexer: build ## the indexer from a filled topic into a real Elasticsearch, beside a bare loop; search latency; docs/performance.md has the figures
 	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cat "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
+
+generate: ## Kibana's objects and the table of fields in docs/search.md, which are made from code
+	$(GO) test ./internal/kibana -run TestGenerated -update
 
 fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema
@@ -73,4 +76,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: bench-indexer help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean
+.PHONY: bench-indexer help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate

@@ -221,6 +221,26 @@ func TestRealElasticsearch(t *testing.T) {
 			t.Errorf("a broken query: %d %s", status, answer)
 		}
 	})
+	t.Run("examples of docs/search.md", func(t *testing.T) {
+		doc, err := os.ReadFile("../../docs/search.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(doc), "\n## Queries\n")
+		block, _, _ := strings.Cut(rest, "\n- ")
+		n := 0
+		for line := range strings.Lines(block) {
+			if q, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    "); ok {
+				n++
+				if status, answer := c.try(http.MethodPost, "/"+patterns["weir-all"]+"/_search?size=0", object{"query": object{"kql": object{"query": q}}}, nil); status != http.StatusOK {
+					t.Errorf("%s: %d %.400s", q, status, answer)
+				}
+			}
+		}
+		if n < 5 {
+			t.Errorf("%d examples", n)
+		}
+	})
 	seen := map[string]int{}
 	for i := range all {
 		o := &all[i]

@@ -415,10 +415,10 @@ func (c *cluster) panel(o *Object, indices string) []string {
 		return []string{fmt.Sprint(hits.Hits.Total.Value)}
 	}
 	c.ask(http.MethodPost, "/"+indices+"/_search", body, &found)
-	sums, times := map[string][]float64{}, 0
-	rows(o, order, found.Aggregations, 0, "", sums, &times)
-	if column(o, order[0])["operationType"] == "date_histogram" && times < 2 {
-		c.t.Errorf("the records lie in %d intervals", times)
+	sums, times := map[string][]float64{}, map[any]bool{}
+	rows(o, order, found.Aggregations, 0, "", sums, times)
+	if slices.Contains(order, "time") && len(times) < 2 {
+		c.t.Errorf("the records lie in %d intervals", len(times))
 	}
 	var all []string
 	for key, values := range sums {
@@ -435,45 +435,58 @@ func aggregations(t *testing.T, o *Object, order []string) object {
 	for i, id := range order {
 		col := column(o, id)
 		field := col["sourceField"].(string)
-		var agg object
 		switch col["operationType"] {
 		case "date_histogram":
 			return object{id: object{"date_histogram": object{"field": field, "fixed_interval": "1s", "time_zone": "UTC", "min_doc_count": 0}, "aggs": aggregations(t, o, order[i+1:])}}
 		case "terms":
 			p := col["params"].(object)
+			inner := aggregations(t, o, order[i+1:])
 			by := dig(p, "orderBy", "columnId").(string)
-			if column(o, by)["operationType"] == "count" {
+			if agg := measured(t, o, by); agg != nil {
+				inner[by] = agg // as Kibana does: what is sorted by stands beside what is within
+			} else {
 				by = "_count"
 			}
 			terms := object{"field": field, "size": p["size"], "order": object{by: p["orderDirection"]}}
 			if p["missingBucket"] == true {
 				terms["missing"] = "(none)"
 			}
-			return object{id: object{"terms": terms, "aggs": aggregations(t, o, order[i+1:])}}
-		case "count":
-		case "sum":
-			agg = object{"sum": object{"field": field}}
-		case "unique_count":
-			agg = object{"cardinality": object{"field": field}}
-		default:
-			t.Fatalf("%s: nobody knows the operation %v", o.ID, col["operationType"])
+			return object{id: object{"terms": terms, "aggs": inner}}
 		}
-		if where, ok := dig(col, "filter", "query").(string); ok {
-			narrowed := object{"filter": object{"bool": object{"filter": []any{object{"kql": object{"query": where}}}}}}
-			if agg != nil {
-				narrowed["aggs"] = object{"within": agg}
-			}
-			agg = narrowed
-		}
-		if agg != nil {
+		if agg := measured(t, o, id); agg != nil {
 			aggs[id] = agg
 		}
 	}
 	return aggs
 }
 
+// measured is the aggregation of a measure; a count of all has none.
+func measured(t *testing.T, o *Object, id string) object {
+	t.Helper()
+	col := column(o, id)
+	var agg object
+	switch col["operationType"] {
+	case "count":
+	case "sum":
+		agg = object{"sum": object{"field": col["sourceField"]}}
+	case "unique_count":
+		agg = object{"cardinality": object{"field": col["sourceField"]}}
+	default:
+		t.Fatalf("%s: nobody knows the operation %v", o.ID, col["operationType"])
+	}
+	where, ok := dig(col, "filter", "query").(string)
+	if !ok {
+		return agg
+	}
+	narrowed := object{"filter": object{"bool": object{"filter": []any{object{"kql": object{"query": where}}}}}}
+	if agg != nil {
+		narrowed["aggs"] = object{"within": agg}
+	}
+	return narrowed
+}
+
 // rows reads the answer; values of one key at several times add up.
-func rows(o *Object, order []string, bucket object, count float64, key string, sums map[string][]float64, times *int) {
+func rows(o *Object, order []string, bucket object, count float64, key string, sums map[string][]float64, times map[any]bool) {
 	if op := column(o, order[0])["operationType"]; op == "date_histogram" || op == "terms" {
 		for _, b := range dig(bucket, order[0], "buckets").([]any) {
 			b := b.(object)
@@ -481,7 +494,7 @@ func rows(o *Object, order []string, bucket object, count float64, key string, s
 			if op == "terms" {
 				under = strings.TrimSpace(key + " " + fmt.Sprint(b["key"]))
 			} else if b["doc_count"].(float64) > 0 {
-				*times++
+				times[b["key"]] = true
 			}
 			rows(o, order[1:], b, b["doc_count"].(float64), under, sums, times)
 		}

@@ -16,15 +16,15 @@ func (g *generator) lens(p *panel) Object {
 		columns[id] = column
 		order = append(order, id)
 	}
-	if p.Show == "time" {
-		add("time", map[string]any{"label": "@timestamp", "dataType": "date", "operationType": "date_histogram", "sourceField": "@timestamp", "isBucketed": true, "scale": "interval",
-			"params": map[string]any{"interval": "auto", "includeEmptyRows": true, "dropPartials": false}})
-	}
 	var by, measures []string
 	for i, t := range p.By {
 		id := fmt.Sprint("by-", i+1)
 		by = append(by, id)
 		add(id, t.column(p.Show == "time"))
+	}
+	if p.Show == "time" { // within the values, so that these are the commonest of all the time and not of each interval
+		add("time", map[string]any{"label": "@timestamp", "dataType": "date", "operationType": "date_histogram", "sourceField": "@timestamp", "isBucketed": true, "scale": "interval",
+			"params": map[string]any{"interval": "auto", "includeEmptyRows": true, "dropPartials": false}})
 	}
 	for i, m := range p.Measures {
 		id := fmt.Sprint("measure-", i+1)

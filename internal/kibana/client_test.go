@@ -221,7 +221,7 @@ func TestNotKibana(t *testing.T) {
 			_, _ = io.WriteString(w, `{"error":{"reason":"no handler"},"status":400}`)
 		}, "status 400"},
 		{"other JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"ok"}`) }, "is not a Kibana"},
-		{"a login", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login?next=/", 302) }, `leads to "/login?next=/"`},
+		{"a login", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login?next=/", http.StatusFound) }, `leads to "/login?next=/"`},
 		{"old", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"version":{"number":"8.6.2"},"status":{"overall":{"level":"available"}}}`)
 		}, "8.6.2 is older than 8.9"},

@@ -90,6 +90,9 @@ func (c *Cluster) perform(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
+// Perform sends one request to one of the nodes, once; for those who read.
+func (c *Cluster) Perform(req *http.Request) (*http.Response, error) { return c.perform(req) }
+
 // credentials are the value of the Authorization header.
 type credentials struct {
 	cfg *Config

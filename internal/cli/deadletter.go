@@ -15,6 +15,7 @@ import (
 
 	"weir/indexer"
 	"weir/ingest"
+	"weir/internal/show"
 	"weir/internal/telemetry"
 	"weir/internal/view"
 	"weir/schema"
@@ -135,24 +136,17 @@ func (c letterListCmd) Run(ctx context.Context, g *globals) error {
 	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TIME\tINDEX\tSOURCE\tKAFKA\tSIZE\tID\tREASON")
 	for _, s := range all {
-		reason := clean(s.Reason)
+		reason := cell(s.Reason)
 		if s.done() {
 			reason = "(replayed " + s.replayed.Format(time.DateTime) + ") " + reason
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s/%d/%d\t%s\t%s\t%.200s\n", s.At.Format(time.DateTime), cmp.Or(clean(s.Index), "-"), cmp.Or(clean(s.Source), "-"), clean(s.Topic), s.Partition, s.Offset, view.Bytes(float64(s.Bytes)), cmp.Or(clean(s.ID), "-"), reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s/%d/%d\t%s\t%s\t%.200s\n", s.At.Format(time.DateTime), cmp.Or(cell(s.Index), "-"), cmp.Or(cell(s.Source), "-"), cell(s.Topic), s.Partition, s.Offset, view.Bytes(float64(s.Bytes)), cmp.Or(cell(s.ID), "-"), reason)
 	}
 	return w.Flush()
 }
 
-// clean keeps control characters from the terminal and from the table.
-func clean(s string) string {
-	return strings.Map(func(c rune) rune {
-		if c < 0x20 || c == 0x7f {
-			return '\ufffd'
-		}
-		return c
-	}, strings.ToValidUTF8(s, "\ufffd"))
-}
+// cell keeps control characters from the terminal, and tabs from the table.
+func cell(s string) string { return strings.ReplaceAll(show.Clean(s), "\t", " ") }
 
 type letterReplayCmd struct {
 	letterFilter
@@ -219,7 +213,7 @@ func (c letterReplayCmd) replay(ctx context.Context, g *globals, r *runtime, x *
 		for _, l := range chunk {
 			if reason := refused.Reason(l.ID); reason != "" {
 				again++
-				fmt.Fprintf(g.err, "weir: refused again: %s: %s\n", l.ID, clean(reason))
+				fmt.Fprintf(g.err, "weir: refused again: %s: %s\n", l.ID, cell(reason))
 				continue
 			}
 			l.Replayed, l.Document = true, nil

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"weir/ingest"
+	"weir/internal/show"
 	"weir/schema"
 )
 
@@ -32,6 +34,7 @@ func (t tailCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	defer k.Close()
+	style := show.StyleFor(g.out, os.Getenv)
 	return k.Tail(ctx, t.Topic, t.FromStart, func(b *schema.Batch) error {
 		name, _ := b.ResourceAttr(schema.AttrContainerName)
 		id, _ := b.ResourceAttr(schema.AttrContainerID)
@@ -48,7 +51,7 @@ func (t tailCmd) Run(ctx context.Context, g *globals) error {
 			if t.JSON {
 				err = json.NewEncoder(g.out).Encode(plain(b, r))
 			} else {
-				_, err = fmt.Fprintln(g.out, line(b, r, name.Str))
+				_, err = fmt.Fprintln(g.out, style.Line(line(b, r, name.Str)))
 			}
 			if err != nil {
 				return err
@@ -58,30 +61,19 @@ func (t tailCmd) Run(ctx context.Context, g *globals) error {
 	}, func(err error) { fmt.Fprintln(g.err, "weir:", err) })
 }
 
-// line is a record for people; control characters cannot reach the terminal.
-func line(b *schema.Batch, r *schema.Record, container string) string {
-	at := r.Time
-	if at == 0 {
-		at = r.Observed
+// line is a record for people.
+func line(b *schema.Batch, r *schema.Record, container string) show.Line {
+	l := show.Line{At: time.Unix(0, r.Time), Level: r.SeverityText, What: container, Body: r.Body}
+	if r.Time == 0 {
+		l.At = time.Unix(0, r.Observed)
 	}
-	what := container
-	if what == "" {
-		what = b.Source
+	if l.What == "" {
+		l.What = b.Source
 	}
-	level := r.SeverityText
-	if level == "" {
-		level = "-"
-	}
-	body := strings.Map(func(c rune) rune {
-		if c < 0x20 && c != '\t' || c == 0x7f {
-			return '\ufffd'
-		}
-		return c
-	}, strings.ToValidUTF8(r.Body, "\ufffd"))
 	if r.EventName != "" {
-		body = r.EventName + ": " + body
+		l.Body = r.EventName + ": " + l.Body
 	}
-	return fmt.Sprintf("%s %-5s %-16s %s", time.Unix(0, at).Format("2006-01-02 15:04:05.000"), level, what, body)
+	return l
 }
 
 func plain(b *schema.Batch, r *schema.Record) map[string]any {

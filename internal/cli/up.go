@@ -19,6 +19,7 @@ import (
 	"weir/internal/broker"
 	"weir/internal/config"
 	"weir/internal/demo"
+	"weir/internal/show"
 	"weir/internal/telemetry"
 	"weir/internal/view"
 	"weir/schema"
@@ -201,7 +202,7 @@ func (upCmd) tail(ctx context.Context, k *ingest.Kafka, v *view.View) {
 	_ = k.Tail(ctx, []string{schema.TopicLogs, schema.TopicEvents}, false, func(b *schema.Batch) error {
 		name, _ := b.ResourceAttr(schema.AttrContainerName)
 		for i := max(0, len(b.Records)-20); i < len(b.Records); i++ {
-			v.Record(line(b, &b.Records[i], name.Str))
+			v.Record(show.Clean(show.Style{}.Line(line(b, &b.Records[i], name.Str))))
 		}
 		return nil
 	}, nil)

@@ -226,7 +226,11 @@ func (p *printer) hit(h *search.Hit) error {
 	}
 	if len(p.fields) == 0 {
 		l := doc.Line()
-		l.Mark = p.mark == h.ID
+		if p.mark == h.ID {
+			l.Mark = "> "
+		} else if p.mark != "" {
+			l.Mark = "  "
+		}
 		p.line.WriteString(p.style.Line(l))
 	}
 	for i, f := range p.fields {

@@ -78,7 +78,7 @@ func (e *Elasticsearch) Check(ctx context.Context, q *Query, more []string) erro
 		if strings.Contains(name, "*") {
 			is = func(k string) bool { return like(name, k) }
 		}
-		if name == "_id" || slices.ContainsFunc(known, is) || slices.ContainsFunc(open, func(o string) bool { return strings.HasPrefix(name, o) }) {
+		if name == "_id" || name == "_index" || slices.ContainsFunc(known, is) || slices.ContainsFunc(open, func(o string) bool { return strings.HasPrefix(name, o) }) {
 			continue
 		}
 		warning := "no index has a field " + show.Clean(name)

@@ -106,6 +106,9 @@ func (f *follower) start(ctx context.Context) error {
 		if err != nil || a.Shards.Total == 0 {
 			return false, err
 		}
+		if m := a.missing(); m != "" {
+			return false, fmt.Errorf("what is there already must be known before new records can be: %s", m)
+		}
 		var got struct {
 			I struct {
 				Buckets []struct {
@@ -121,7 +124,8 @@ func (f *follower) start(ctx context.Context) error {
 			top := int64(b.Top.Value)
 			shard[b.Key] = &reached{floor: max(-1, top-startDepth), middle: top, top: top, seen: map[string]int64{}}
 		}
-		return true, f.read(ctx, n, shard, func(r *reached) int64 { return r.floor }, false)
+		_, err = f.read(ctx, n, shard, func(r *reached) int64 { return r.floor }, false)
+		return true, err
 	})
 }
 
@@ -158,14 +162,12 @@ func inIndex(index string, numbers map[string]any) any {
 
 func (f *follower) poll(ctx context.Context) error {
 	return f.each(ctx, func(n int, shard map[string]*reached) (bool, error) {
-		before := len(shard)
-		err := f.read(ctx, n, shard, func(r *reached) int64 { return r.top }, true)
-		return err == nil && (before > 0 || len(shard) > 0 || n == 0), err
+		return f.read(ctx, n, shard, func(r *reached) int64 { return r.top }, true)
 	})
 }
 
-// read gives what is above from and not seen yet, the oldest first of each page.
-func (f *follower) read(ctx context.Context, n int, shard map[string]*reached, from func(*reached) int64, give bool) error {
+// read gives what is above from and not seen yet, the oldest first of each page, and tells whether there is such a shard at all.
+func (f *follower) read(ctx context.Context, n int, shard map[string]*reached, from func(*reached) int64, give bool) (is bool, err error) {
 	var after []json.RawMessage
 	condition := above(shard, from) // as it was at the first page: tops rise meanwhile
 	for size := firstPage; ; {
@@ -179,8 +181,9 @@ func (f *follower) read(ctx context.Context, n int, shard map[string]*reached, f
 			continue
 		}
 		if err != nil {
-			return err
+			return is, err
 		}
+		is = a.Shards.Total > 0
 		var fresh []timed
 		for i := range a.Hits.Hits {
 			h := &a.Hits.Hits[i]
@@ -206,11 +209,11 @@ func (f *follower) read(ctx context.Context, n int, shard map[string]*reached, f
 		slices.SortStableFunc(fresh, func(a, b timed) int { return cmp.Compare(a.at.UnixNano(), b.at.UnixNano()) })
 		for _, t := range fresh {
 			if err := f.emit(t.hit); err != nil {
-				return &outputError{err}
+				return is, &outputError{err}
 			}
 		}
 		if len(a.Hits.Hits) < size {
-			return nil
+			return is, nil
 		}
 		after = a.Hits.Hits[size-1].Sort
 		if a.size < comfort {
@@ -226,16 +229,13 @@ type timed struct {
 
 // turn counts what lies between the floors and the tops, reads it again where there is more than was seen, and raises the floors.
 func (f *follower) turn(ctx context.Context) error {
-	return f.each(ctx, func(n int, shard map[string]*reached) (bool, error) {
-		if len(shard) == 0 {
-			return false, nil
-		}
+	for n, shard := range f.shards {
 		grown, err := f.grown(ctx, n, shard)
 		if err == nil && grown {
-			err = f.read(ctx, n, shard, func(r *reached) int64 { return r.floor }, true)
+			_, err = f.read(ctx, n, shard, func(r *reached) int64 { return r.floor }, true)
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
 		for _, r := range shard {
 			for id, seq := range r.seen {
@@ -246,8 +246,8 @@ func (f *follower) turn(ctx context.Context) error {
 			}
 			r.floor, r.middle = r.middle, r.top
 		}
-		return true, nil
-	})
+	}
+	return nil
 }
 
 func (f *follower) grown(ctx context.Context, n int, shard map[string]*reached) (bool, error) {

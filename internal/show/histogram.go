@@ -72,8 +72,10 @@ func (s Style) Histogram(buckets []Bucket, step time.Duration, width int) string
 	room := max(1, width-len(form)-digits-2)
 	var b strings.Builder
 	for i := range buckets {
-		fmt.Fprintf(&b, "%s %*s ", s.paint(dim, buckets[i].At.Local().Format(form)), digits, grouped(buckets[i].total()))
-		b.WriteString(s.bar(buckets[i].parts(), most, room))
+		fmt.Fprintf(&b, "%s %*s", s.paint(dim, buckets[i].At.Local().Format(form)), digits, grouped(buckets[i].total()))
+		if bar := s.bar(buckets[i].parts(), most, room); bar != "" {
+			b.WriteString(" " + bar)
+		}
 		b.WriteByte('\n')
 	}
 	legend := "total " + grouped(total)

@@ -21,7 +21,7 @@ type Line struct {
 	Level string
 	What  string // the container, or another source
 	Body  string
-	Mark  bool // the one that was looked for
+	Mark  string // stands before it
 }
 
 // Style is how lines look.
@@ -75,11 +75,7 @@ func (s Style) Line(l Line) string {
 	for i := range body {
 		body[i] = Clean(strings.TrimSuffix(body[i], "\r"))
 	}
-	mark := ""
-	if l.Mark {
-		mark = s.paint(bold, "> ")
-	}
-	return mark + s.paint(dim, l.At.Local().Format("2006-01-02 15:04:05.000")) + " " + s.paint(levelColour(l.Level), fmt.Sprintf("%-5s", Clean(level))) + " " +
+	return s.paint(bold, l.Mark) + s.paint(dim, l.At.Local().Format("2006-01-02 15:04:05.000")) + " " + s.paint(levelColour(l.Level), fmt.Sprintf("%-5s", Clean(level))) + " " +
 		s.paint(cyan, fmt.Sprintf("%-16s", Clean(l.What))) + " " + strings.Join(body, "\n    ")
 }
 

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -130,6 +131,9 @@ type searchBody struct {
 }
 
 func (d *double) search(w http.ResponseWriter, u *url.URL, body []byte) {
+	if bytes.Contains(body, []byte("null")) {
+		d.t.Errorf("Elasticsearch takes no null: %s", body)
+	}
 	var q searchBody
 	if err := json.Unmarshal(body, &q); err != nil {
 		d.t.Errorf("%v in %s", err, body)

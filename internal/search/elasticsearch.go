@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -66,6 +67,9 @@ type QueryError struct {
 	Reason    string
 }
 
+// grouped is how the parser of 8.19 stumbles over values that are joined within parentheses.
+var grouped = regexp.MustCompile(`(?i)missing '\)' at '(and|or)'`)
+
 // Error shows the line with a mark under the place.
 func (q *QueryError) Error() string {
 	lines := strings.Split(q.KQL, "\n")
@@ -85,7 +89,11 @@ func (q *QueryError) Error() string {
 		}
 		return ' '
 	}, show.Widen(show.Clean(string(before))))
-	return fmt.Sprintf("the query is not understood at %s: %s\n    %s\n    %s^", where, show.Clean(q.Reason), show.Clean(string(text)), indent)
+	hint := ""
+	if grouped.MatchString(q.Reason) {
+		hint = "\nElasticsearch 8.19 does not take field: (a or b), as Kibana does; write (field: a or field: b)"
+	}
+	return fmt.Sprintf("the query is not understood at %s: %s\n    %s\n    %s^%s", where, show.Clean(q.Reason), show.Clean(string(text)), indent, hint)
 }
 
 // fault is an error as Elasticsearch tells it.

@@ -66,9 +66,12 @@ func (e *Elasticsearch) Check(ctx context.Context, q *Query, more []string) erro
 	case len(caps.Indices) == 0:
 		return fmt.Errorf("no data stream or index matches %q", q.Index)
 	}
-	var known, open []string
+	var known, near, open []string
 	for name, types := range caps.Fields {
 		known = append(known, name)
+		if _, ok := types["object"]; !ok {
+			near = append(near, name)
+		}
 		if _, ok := types["flattened"]; ok {
 			open = append(open, name+".")
 		}
@@ -82,7 +85,7 @@ func (e *Elasticsearch) Check(ctx context.Context, q *Query, more []string) erro
 			continue
 		}
 		warning := "no index has a field " + show.Clean(name)
-		if near := Nearest(name, known); len(near) > 0 {
+		if near := Nearest(name, near); len(near) > 0 {
 			warning += "; near to it: " + strings.Join(near, ", ")
 		}
 		e.once(warning)

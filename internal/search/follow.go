@@ -148,7 +148,8 @@ func (f *follower) each(ctx context.Context, fn func(n int, shard map[string]*re
 // above is the condition for numbers above from, in any index.
 func above(shard map[string]*reached, from func(*reached) int64) map[string]any {
 	var either []any
-	known := slices.Sorted(maps.Keys(shard))
+	known := slices.AppendSeq([]string{}, maps.Keys(shard)) // not null where there is none
+	slices.Sort(known)
 	for _, index := range known {
 		either = append(either, inIndex(index, map[string]any{"gt": from(shard[index])}))
 	}

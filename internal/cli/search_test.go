@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// elasticsearch answers a search with hits that never end, as long as somebody asks.
-func elasticsearch(t *testing.T, source string) (url string, open *atomic.Int32) {
+// endless answers a search with hits that never end, as long as somebody asks.
+func endless(t *testing.T, source string) (url string, open *atomic.Int32) {
 	open = &atomic.Int32{}
 	n := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +48,7 @@ func elasticsearch(t *testing.T, source string) (url string, open *atomic.Int32)
 const evil = `{"@timestamp":"2026-11-25T12:00:00.5Z","message":"\u001b[2Jhello\u0007","log":{"level":"error"},"container":{"name":"web\u001b]0;x"}}`
 
 func TestSearch(t *testing.T) {
-	elasticsearch(t, evil)
+	endless(t, evil)
 	config := writeConfig(t, "kibana:\n  url: https://kibana.example.com/base/\n  space: ops\n  data_view: v1\n")
 	for _, c := range []struct {
 		args []string
@@ -98,7 +98,7 @@ func (*writeError) Unwrap() error { return syscall.EPIPE }
 
 // TestClosedPipe reads hits without end into a pipe whose reader leaves: nothing is said, and nothing is left in the cluster.
 func TestClosedPipe(t *testing.T) {
-	_, open := elasticsearch(t, evil)
+	_, open := endless(t, evil)
 	for _, args := range [][]string{{"search"}, {"search", "--json"}} {
 		var stderr output
 		if exit := Main(args, &pipe{200_000}, &stderr); exit != 0 || stderr.String() != "" || open.Load() != 0 {

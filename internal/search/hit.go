@@ -86,6 +86,18 @@ func (d Document) Line() show.Line {
 
 // AppendJSON appends the hit as one line of JSON: all of its document, with _index and _id before it; or the fields that are named.
 func (h *Hit) AppendJSON(b *bytes.Buffer, fields []string) error {
+	from := b.Len()
+	if err := h.appendJSON(b, fields); err != nil {
+		return err
+	}
+	// The one line may be read in a terminal, too.
+	safe := show.JSON(b.Bytes()[from:])
+	b.Truncate(from)
+	b.Write(safe)
+	return nil
+}
+
+func (h *Hit) appendJSON(b *bytes.Buffer, fields []string) error {
 	e := json.NewEncoder(b)
 	e.SetEscapeHTML(false)
 	if len(fields) > 0 {

@@ -295,6 +295,7 @@ func TestJSONIsComplete(t *testing.T) {
 		want   string
 	}{
 		{`{"message":"<a>\n","n":12345678901234567890,"log":{"level":"info"}}`, nil, `{"_index":"i","_id":"1","message":"<a>\n","n":12345678901234567890,"log":{"level":"info"}}`},
+		{"{\"message\":\"\u009b31m \u007f \u202e 日本\"}", nil, `{"_index":"i","_id":"1","message":"\u009b31m \u007f \u202e 日本"}`},
 		{"{ \"a\" :\n 1 }", nil, `{"_index":"i","_id":"1","a":1}`},
 		{"{ }", nil, `{"_index":"i","_id":"1"}`},
 		{`{"log":{"level":"info"},"container":{"labels":{"a.b/c":"<x>"}},"n":9007199254740993}`, []string{"log.level", "container.labels.a.b/c", "n", "none"}, `{"_id":"1","_index":"i","container.labels.a.b/c":"<x>","log.level":"info","n":9007199254740993}`},

@@ -108,6 +108,28 @@ func Clean(s string) string {
 	return b.String()
 }
 
+// JSON writes with escapes what JSON would let through to a terminal as it is. The value stays the same.
+func JSON(text []byte) []byte {
+	var b []byte
+	from := 0
+	for i := 0; i < len(text); {
+		if text[i] < 0x7f {
+			i++
+			continue
+		}
+		c, n := utf8.DecodeRune(text[i:])
+		if unsafe(c) {
+			b = fmt.Appendf(append(b, text[from:i]...), `\u%04x`, c)
+			from = i + n
+		}
+		i += n
+	}
+	if b == nil {
+		return text
+	}
+	return append(b, text[from:]...)
+}
+
 func unsafe(c rune) bool {
 	return c < 0x20 && c != '\t' || c >= 0x7f && c < 0xa0 || c == 0x061c || c == 0x200e || c == 0x200f || c >= 0x2028 && c <= 0x202e || c >= 0x2066 && c <= 0x2069
 }

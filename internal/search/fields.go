@@ -64,7 +64,7 @@ func (e *Elasticsearch) Check(ctx context.Context, q *Query, more []string) erro
 	case err != nil:
 		return err
 	case len(caps.Indices) == 0:
-		return fmt.Errorf("no data stream or index matches %q", q.Index)
+		return fmt.Errorf("no data stream or index matches %q, or none that these credentials may see", q.Index)
 	}
 	var known, near, open []string
 	for name, types := range caps.Fields {

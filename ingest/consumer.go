@@ -97,7 +97,7 @@ func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *sl
 func (c *Consumer) Run(ctx context.Context) error {
 	for try := 0; ctx.Err() == nil; try++ {
 		began := time.Now()
-		err := c.member(ctx)
+		err := c.member(ctx, try)
 		if ctx.Err() != nil {
 			break
 		}
@@ -110,7 +110,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Consumer) member(ctx context.Context) error {
+func (c *Consumer) member(ctx context.Context, try int) error {
 	// A member has as long to give its partitions up as it has to be missed when it died: at a rebalance nothing is committed
 	// any more, and a sink that is still busy after that is kept out by its own means (ids, the archive's fence).
 	// kafka-go assigns nothing at all while one of the topics is not there, and with its own watch joins over and over.
@@ -126,8 +126,12 @@ func (c *Consumer) member(ctx context.Context) error {
 	if len(topics) == 0 {
 		return fmt.Errorf("group %s: none of the topics is there", c.cfg.Group)
 	}
+	// kafka-go asks the first broker that takes its connection for the coordinator. One that is frozen takes it and never answers,
+	// so each try begins at another.
+	first := try % len(c.k.cfg.Brokers)
+	brokers := slices.Concat(c.k.cfg.Brokers[first:], c.k.cfg.Brokers[:first])
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: c.cfg.Group, Brokers: c.k.cfg.Brokers, Dialer: c.k.dialer, Topics: slices.Sorted(maps.Keys(topics)),
+		ID: c.cfg.Group, Brokers: brokers, Dialer: c.k.dialer, Topics: slices.Sorted(maps.Keys(topics)),
 		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: c.cfg.SessionTimeout, JoinGroupBackoff: time.Second,
 		StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {

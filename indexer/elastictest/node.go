@@ -270,12 +270,16 @@ func (n *Node) await() {
 			n.t.Fatal(err)
 		}
 		req.Close = true
+		password, secured := n.opts.Keystore["bootstrap.password"]
+		if secured { // it counts only some time after the node answers
+			req.SetBasicAuth("elastic", password)
+		}
 		res, err := client.Do(req)
 		if err == nil {
 			res.Body.Close()
 		}
 		cancel()
-		if err == nil && (res.StatusCode == http.StatusOK || res.StatusCode == http.StatusUnauthorized) {
+		if err == nil && (res.StatusCode == http.StatusOK || res.StatusCode == http.StatusUnauthorized && !secured) {
 			return
 		}
 	}

@@ -4,6 +4,7 @@ go 1.26.8
 
 require (
 	github.com/alecthomas/kong v1.17.0
+	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/colinmarc/hdfs/v2 v2.4.0
 	github.com/containerd/errdefs v1.0.0
 	github.com/elastic/elastic-transport-go/v8 v8.9.0

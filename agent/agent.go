@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,10 @@ type Agent struct {
 	secrets  []prometheus.Counter
 	joiners  map[string]joining // by app or label
 	quotas   map[string]*quota  // by app
+
+	plain   *format          // of plain files
+	literal map[string]bool  // paths of plain files that the configuration names without wildcards
+	refused recently[string] // told: plain files that are not text
 }
 
 type command struct {
@@ -84,6 +89,7 @@ type command struct {
 	doubt     bool            // whether it was read is not known
 	all       map[string]bool // set: the ids of all containers that the engine had at the time asOf
 	asOf      time.Time
+	files     []container // set with all: the plain files that are found
 }
 
 // New makes an agent that reads from the Docker engine. Stop the agent before the producer: it waits for acknowledgements.
@@ -111,7 +117,9 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
-		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, followers: make(chan *follower), unfollowed: make(chan struct{}), ready: make(chan *source), gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg)}
+		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, followers: make(chan *follower), unfollowed: make(chan struct{}), ready: make(chan *source), gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg),
+		literal: literals(cfg.Files), refused: newRecently[string](1024)}
+	a.plain = a.plainFormat()
 	reg.MustRegister(lagCollector{a})
 	a.events.init(a)
 	if cfg.PodsDir != "" {
@@ -144,6 +152,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		if a.kube != nil {
 			wg.Go(func() { a.kube.Run(ctx) })
 		}
+	}
+	if known := a.savedFiles(); len(a.cfg.Files)+len(known) > 0 {
+		wg.Go(func() { a.files(ctx, known) })
 	}
 	wg.Go(func() { a.events.send(sending) })
 	wg.Go(func() { a.serveStatus(ctx) })
@@ -256,6 +267,9 @@ func (a *Agent) resume(name string, s saved) {
 // enlist adds a source that has its path and its resource.
 func (a *Agent) enlist(name string, s *source) {
 	s.a, s.name, s.kind, s.ends, s.since = a, name, formatOf(name), map[schema.Incarnation]int64{}, time.Now()
+	if strings.HasPrefix(name, filePrefix) {
+		s.kind, s.plain = a.plain, &plainFile{}
+	}
 	a.configure(s)
 	a.mu.Lock()
 	a.sources[name] = s
@@ -270,6 +284,7 @@ func (a *Agent) obey(c command) {
 	s := a.sources[c.prefix+id]
 	switch {
 	case c.all != nil:
+		a.found(c)
 		for _, s := range a.sources {
 			if id, ok := strings.CutPrefix(s.name, c.prefix); ok && s.added.Before(c.asOf) && !c.all[id] {
 				s.removed, s.next = true, time.Time{}
@@ -367,10 +382,13 @@ func (a *Agent) renew(s *source, c container) {
 // resource are the attributes that all records of a container share.
 func (a *Agent) resource(c container) []schema.Attr {
 	attrs := append([]schema.Attr(nil), c.pod...)
-	if len(c.pod) == 0 {
+	if len(c.pod) == 0 && c.driver != fileDriver {
 		attrs = append(attrs, schema.String(schema.AttrContainerID, c.id), schema.String(schema.AttrImageName, c.image))
 	}
-	attrs = append(attrs, schema.String(schema.AttrContainerName, c.name), schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrApp, pick(a.cfg.AppLabels, c.labels, c.name)))
+	if c.driver != fileDriver {
+		attrs = append(attrs, schema.String(schema.AttrContainerName, c.name))
+	}
+	attrs = append(attrs, schema.String(schema.AttrHostName, a.cfg.Node), schema.String(schema.AttrApp, cmp.Or(c.app, pick(a.cfg.AppLabels, c.labels, c.name))))
 	for _, f := range [][2]string{{schema.AttrFilePath, c.path}, {schema.AttrTenant, pick(a.cfg.TenantLabels, c.labels, "")}, {schema.AttrSite, a.cfg.Site}, {schema.AttrCell, a.cfg.Cell}} {
 		if f[1] != "" {
 			attrs = append(attrs, schema.String(f[0], f[1]))

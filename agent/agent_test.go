@@ -43,10 +43,13 @@ type kafka struct {
 	said   map[string]map[string]string // by body: the resource
 
 	onSend func() // in the reading goroutine
+
+	ignore string           // a record that is not kept
+	times  map[string]int64 // by record
 }
 
 func newKafka(t *testing.T) *kafka {
-	return &kafka{t: t, recs: map[string]string{}, lost: map[string]loss{}, said: map[string]map[string]string{}, freed: make(chan struct{}, 1), last: map[string]schema.Position{}}
+	return &kafka{t: t, recs: map[string]string{}, lost: map[string]loss{}, said: map[string]map[string]string{}, freed: make(chan struct{}, 1), times: map[string]int64{}, last: map[string]schema.Position{}}
 }
 
 func (k *kafka) Room(string, int64) bool {
@@ -115,7 +118,9 @@ func (k *kafka) Send(_ context.Context, m ingest.Message) error {
 		if old, ok := k.recs[id]; ok && old != body {
 			k.t.Errorf("record %s was %.60q and is now %.60q", id, old, body)
 		}
-		k.recs[id], k.said[r.Body] = body, resource
+		if k.ignore == "" || body != k.ignore {
+			k.recs[id], k.said[r.Body], k.times[body] = body, resource, r.Time
+		}
 	}
 	if !k.hold && m.Acked != nil {
 		m.Acked()

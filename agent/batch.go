@@ -167,7 +167,7 @@ func (s *source) seal(ctx context.Context, end int64, at schema.Position) error 
 
 // send gives a message to the producer; when Kafka has it, reading would go on at the given place.
 func (s *source) send(ctx context.Context, m ingest.Message, at schema.Position, last bool) error {
-	next := mark{At: at, Prev: s.prev, Known: s.known, Skip: s.skip, Lines: s.lines, Bytes: s.bytes, Entry: s.engine.before(at)}
+	next := mark{At: at, Prev: s.prev, Known: s.known, Skip: s.skip, Lines: s.lines, Bytes: s.bytes, Entry: s.engine.before(at), Trace: s.traceAt(at)}
 	until := s.lastTime
 	s.mu.Lock()
 	s.unacked++

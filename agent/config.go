@@ -1,5 +1,5 @@
 // Package agent runs on every node. It follows the container engine, reads the logs of its containers, from files or through the
-// engine, and gives log lines and engine events to the producer as batches.
+// engine, and plain files of the host, and gives log lines and engine events to the producer as batches.
 //
 // What the agent knows of a log it derives from the log itself: a file is named by its first line, a record by the
 // byte where it starts. So a crash, or a lost checkpoint, costs repeats with the same ids, which consumers drop, and
@@ -26,6 +26,8 @@ type Config struct {
 	DockerHost     string        `yaml:"docker_host"` // such as unix:///var/run/docker.sock; DOCKER_HOST or the client's default when empty; none where there is no Docker
 	PodsDir        string        `yaml:"pods_dir"`    // logs of the kubelet's containers, /var/log/pods on most nodes; none when empty
 	Kubernetes     kube.Config   `yaml:"kubernetes"`  // where the metadata of those containers come from
+	Files          []FileConfig  `yaml:"files"`       // plain log files of the host
+	MaxFiles       int           `yaml:"max_files"`   // at most so many of them are followed
 	StateDir       string        `yaml:"state_dir"`   // holds the checkpoint
 	Site           string        `yaml:"site"`
 	Cell           string        `yaml:"cell"`
@@ -50,7 +52,7 @@ const NoDocker = "none"
 // DefaultConfig reads this host's engine.
 func DefaultConfig() Config {
 	node, _ := os.Hostname()
-	return Config{Node: node, StateDir: "/var/lib/weir/agent", Kubernetes: kube.DefaultConfig(),
+	return Config{Node: node, StateDir: "/var/lib/weir/agent", MaxFiles: 1024, Kubernetes: kube.DefaultConfig(),
 		AppLabels: []string{"weir.app", "app.kubernetes.io/name", "com.docker.compose.service"}, TenantLabels: []string{"weir.tenant"},
 		BatchBytes: 256 << 10, Linger: 30 * time.Millisecond, Poll: 25 * time.Millisecond, MaxRecordBytes: 512 << 10, HeldBytes: 16 << 20, DiskBytes: 1 << 30, StopTimeout: 20 * time.Second, Redact: redact.DefaultConfig()}
 }
@@ -64,7 +66,9 @@ func (c Config) Validate() error {
 		}
 	}
 	bad(c.Node == "", "node: is empty and the host has no name")
-	bad(c.DockerHost == NoDocker && c.PodsDir == "", "docker_host: is none, and pods_dir is not set: there is nothing to read")
+	bad(c.DockerHost == NoDocker && c.PodsDir == "" && len(c.Files) == 0, "docker_host: is none, and neither pods_dir nor files is set: there is nothing to read")
+	errs = append(errs, validateFiles(c.Files)...)
+	bad(c.MaxFiles < 1, "max_files: must be at least 1")
 	bad(c.StateDir == "", "state_dir: is empty")
 	bad(c.BatchBytes < 1<<10 || c.BatchBytes > 16<<20, "batch_bytes: %d is not within 1 KiB and 16 MiB", c.BatchBytes)
 	bad(c.MaxRecordBytes < 16<<10 || c.MaxRecordBytes > 16<<20, "max_record_bytes: %d is not within 16 KiB and 16 MiB", c.MaxRecordBytes)

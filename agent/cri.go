@@ -23,6 +23,10 @@ type format struct {
 	parse func(b, buf []byte) (l line, rest []byte, err error)
 	// rank orders the rotated files of a log, oldest first, by what follows "<path>." in their names.
 	rank func(tail string) (rank int, ok bool)
+	// rotated, where it is set, lists the rotated files itself, oldest first; parse and rank are not used then.
+	rotated func(path string) ([]string, error)
+	// name tells a file's incarnation where that takes more than its first line.
+	name func(f *os.File, packed bool) (schema.Incarnation, error)
 }
 
 // jsonFile is Docker's json-file driver: path.1 is the youngest rotated file.

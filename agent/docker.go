@@ -38,6 +38,9 @@ type container struct {
 	pod             []schema.Attr // of a container that the kubelet runs
 	unknown         bool          // the Kubernetes API is asked, and has not said whose pod this is
 	wait            bool          // what the API says is not all there yet
+	app             string        // of a plain file: set, it goes before the labels
+	named           bool          // a plain file that the configuration names without wildcards
+	derived         bool          // a plain file that has the name of a rotated one, of a log that the configuration would find
 }
 
 // callTimeout bounds list and inspect; the event stream has no bound.

@@ -15,7 +15,9 @@ import (
 // atEnd is called when the file has no further whole line: it looks for a successor, and closes a source whose container is gone.
 func (s *source) atEnd(ctx context.Context, now time.Time) (moved bool, err error) {
 	if !s.current() {
-		return s.rotate(ctx, now)
+		if moved, err = s.rotate(ctx, now); moved || err != nil || s.plain == nil || len(s.ahead) > 0 {
+			return moved, err
+		}
 	}
 	if !s.removed {
 		return false, s.expire(ctx, now)
@@ -26,14 +28,15 @@ func (s *source) atEnd(ctx context.Context, now time.Time) (moved bool, err erro
 	return false, s.close(ctx)
 }
 
-// current says whether the file that is read is the one that the container writes to. While there is none, it is.
+// current says whether the file that is read is the one that the container writes to. While there is none, it is; of a plain log
+// there may then be rotated files to go on with.
 func (s *source) current() bool {
 	if len(s.ahead) > 0 {
 		return false
 	}
 	there, err := os.Stat(s.path)
 	if err != nil {
-		return true
+		return s.plain == nil
 	}
 	mine, err := s.file.Stat()
 	return err != nil || os.SameFile(there, mine)
@@ -44,6 +47,9 @@ func (s *source) rotate(ctx context.Context, now time.Time) (moved bool, err err
 	// A line may have been written between our last read and the renaming.
 	if n, err := s.read(ctx, now); err != nil || n > 0 {
 		return n > 0, err
+	}
+	if s.plain != nil && !s.settled(now) {
+		return false, nil
 	}
 	if err := s.lookAhead(); err != nil {
 		return false, fmt.Errorf("look for the file after a rotated one of %s: %w", s.name, err)
@@ -73,19 +79,32 @@ func (s *source) forgetEnds() {
 
 // leave tells what stands behind the last whole line, and at the last file of all also unfinished messages.
 func (s *source) leave(ctx context.Context, now time.Time, last bool) error {
-	rest := make([]byte, maxLineBytes)
+	longest := maxLineBytes
+	if s.plain != nil {
+		longest = s.a.cfg.MaxRecordBytes
+	}
+	rest := make([]byte, longest)
 	n, err := s.file.ReadAt(rest, s.offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s at %d: %w", s.path, s.offset, err)
 	}
 	if n > 0 {
-		if err := s.line(ctx, rest[:n], s.offset, int64(n), now); err != nil {
+		take := s.line
+		if s.plain != nil {
+			take = s.unfinished
+		}
+		if err := take(ctx, rest[:n], s.offset, int64(n), now); err != nil {
 			return err
 		}
 		s.offset += int64(n)
 		s.bytes += int64(n)
 	}
 	s.ends[s.inc] = s.offset
+	if s.plain != nil {
+		if err := s.leftAt(n); err != nil {
+			return err
+		}
+	}
 	if last || s.damage != nil {
 		if err := s.finish(ctx, now); err != nil {
 			return err
@@ -135,6 +154,9 @@ func (s *source) vanished(ctx context.Context) error {
 	s.inc, s.offset = from.Incarnation, from.Offset
 	if s.resumeAt != nil || s.started {
 		reason, why := "removed_unread", "the container was removed with its log before the log was read to its end"
+		if s.plain != nil {
+			why = "the file was deleted; what was written to it after the last reading may be lost"
+		}
 		if s.doubt {
 			reason, why = "state_lost", "the container is gone, and what would tell whether its log was read is lost"
 		}

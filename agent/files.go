@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"weir/schema"
 )
@@ -54,8 +55,12 @@ func incarnationOf(r io.Reader, kind *format) (schema.Incarnation, error) {
 // logFile is one physical file of a log, open.
 type logFile struct {
 	f      *os.File
+	path   string
+	info   os.FileInfo
 	inc    schema.Incarnation
 	first  schema.Incarnation // inc before its start was raised: what the first line alone says
+	head   []byte             // of a plain file: its first bytes
+	trace  trace              // likewise, without its tail
 	packed bool               // f is gzipped: unpack gives what is to be read
 	gone   int64              // f was closed before it was read, to free the disk: its length
 }
@@ -121,7 +126,11 @@ type named struct {
 
 // view lists a log's files, oldest first.
 func view(path string, kind *format) (files []named, err error) {
-	names, err := rotated(path, kind)
+	find := kind.rotated
+	if find == nil {
+		find = func(path string) ([]string, error) { return rotated(path, kind) }
+	}
+	names, err := find(path)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +149,7 @@ func view(path string, kind *format) (files []named, err error) {
 
 func openAll(found []named, kind *format) (files []logFile, err error) {
 	for _, n := range found {
-		f, err := os.Open(n.name)
+		f, err := os.OpenFile(n.name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // what became a pipe meanwhile is not waited for
 		if errors.Is(err, os.ErrNotExist) {
 			continue // the caller sees that the view has changed
 		}
@@ -148,10 +157,16 @@ func openAll(found []named, kind *format) (files []logFile, err error) {
 			closeAll(files)
 			return nil, err
 		}
-		file := logFile{f: f, packed: strings.HasSuffix(n.name, packedSuffix)}
-		r, err := head(f, file.packed)
-		if err == nil {
-			file.first, err = incarnationOf(r, kind)
+		file := logFile{f: f, path: n.name, info: n.info, packed: strings.HasSuffix(n.name, packedSuffix)}
+		if kind.name != nil {
+			if file.first, err = kind.name(f, file.packed); err == nil {
+				err = file.recognisable()
+			}
+		} else {
+			var r io.Reader
+			if r, err = head(f, file.packed); err == nil {
+				file.first, err = incarnationOf(r, kind)
+			}
 		}
 		if err != nil {
 			f.Close()

@@ -37,6 +37,9 @@ func (s *source) hold(now time.Time) {
 
 // lookAhead opens the files of the log that came after those that are open.
 func (s *source) lookAhead() error {
+	if s.plain != nil {
+		return s.lookAheadPlain(time.Now())
+	}
 	if s.path == "" {
 		return nil // the container was gone before the engine named it
 	}
@@ -161,6 +164,9 @@ func (s *source) passGone(ctx context.Context, now time.Time) (more bool, err er
 		}
 		from, to := schema.Position{Incarnation: s.inc, Offset: s.offset}, schema.Position{Incarnation: s.inc, Offset: s.goneTo}
 		r := s.lossRecord(loss{reason: "disk_budget", why: "Kafka was away for so long that deleted log files took more room than agent.disk_bytes", from: from, to: to, bytes: s.goneTo - s.offset})
+		if s.plain != nil {
+			s.plain.gone(to)
+		}
 		s.offset = s.goneTo
 		s.ends[s.inc] = s.offset
 		if err := s.tell(ctx, from, to, r, false); err != nil {
@@ -169,6 +175,9 @@ func (s *source) passGone(ctx context.Context, now time.Time) (more bool, err er
 	}
 	if len(s.ahead) == 0 && s.removed {
 		return false, s.close(ctx)
+	}
+	if len(s.ahead) == 0 && s.plain != nil { // it was given up when the log was gone, which is there again
+		return false, s.lookAhead()
 	}
 	if len(s.ahead) == 0 {
 		return false, fmt.Errorf("%s has no file after one that was given up", s.name)

@@ -15,7 +15,9 @@ import (
 type line struct {
 	log    []byte // unescaped; ends in \n unless the piece is not the last of its message
 	stream string // stdout or stderr
-	time   int64  // Unix ns
+	time   int64  // Unix ns; 0 when it is not known
+
+	cut, partial bool // of a plain file: it is too long and goes on in the next record; it has no end
 }
 
 var errNotDocker = errors.New("not a line of the json-file driver")

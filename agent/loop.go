@@ -143,8 +143,13 @@ func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bo
 		err = s.limitHeld(sending, now)
 	}
 	if err != nil && sending.Err() == nil {
-		a.log.Error("cannot read a log; trying again", "source", s.name, "err", err)
+		if s.failed != err.Error() {
+			a.log.Error("cannot read a log; trying again", "source", s.name, "err", err)
+		}
 		more = false
+	}
+	if s.failed = ""; err != nil {
+		s.failed = err.Error()
 	}
 	switch {
 	case more:

@@ -7,7 +7,7 @@ import (
 
 type metrics struct {
 	read, records, damaged, reconnects, eventGaps, checkpointErrors prometheus.Counter
-	sources, lag                                                    prometheus.Gauge
+	sources, lag, filesLeft                                         prometheus.Gauge
 	held, heldFiles                                                 prometheus.Gauge
 	lost, unsupported, redacted, droppedBytes, droppedRecords       *prometheus.CounterVec
 }
@@ -30,8 +30,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		reconnects:       counter("weir_agent_event_reconnects_total", "Times that the engine's event stream ended and was taken up again."),
 		eventGaps:        counter("weir_agent_event_gaps_total", "Times that the engine had forgotten events before they were read."),
 		checkpointErrors: counter("weir_agent_checkpoint_errors_total", "Checkpoints that could not be written."),
-		sources:          gauge("weir_agent_sources", "Container logs followed."),
+		sources:          gauge("weir_agent_sources", "Logs followed."),
 		lag:              gauge("weir_agent_lag_bytes", "Bytes of open log files that are not read yet."),
+		filesLeft:        gauge("weir_agent_files_not_followed", "Plain files that were found and are not followed, because there are more than agent.max_files."),
 		held:             gauge("weir_agent_held_bytes", "Bytes read that wait in memory: unfinished records, and batches that are not full yet."),
 		heldFiles:        gauge("weir_agent_held_file_bytes", "Bytes of deleted log files that are held open because they are not read yet."),
 		droppedBytes:     vec("weir_agent_dropped_bytes_total", "Bytes that loss records speak of, where their number is known, by reason.", "reason"),

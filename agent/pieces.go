@@ -18,12 +18,14 @@ type piece struct {
 	body       []byte
 	time       int64 // of its first line
 	last       int64 // of its last line
+	read       int64 // when its last line was read, where lines need not have a time
 	whole      bool  // the message has its end
 	done       bool  // nothing can be added
 	truncated  bool
 	partial    bool
 	damaged    bool
-	hole       bool // no record: zeros stand here
+	hole       bool   // no record: zeros stand here
+	trace      *trace // of start, in a plain file
 }
 
 var streams = [...]string{"stdout", "stderr", ""}
@@ -91,7 +93,7 @@ func (s *source) take(ctx context.Context, l line, start, end schema.Position, n
 	body, whole := bytes.CutSuffix(l.log, []byte{'\n'})
 	if whole && s.joiner == nil && len(s.queue) == 0 { // the common case: no copy
 		p := &s.a.piece
-		*p = piece{start: start, end: end, stream: stream, time: l.time, body: body}
+		*p = piece{start: start, end: end, stream: stream, time: l.time, body: body, truncated: l.cut, partial: l.partial}
 		return s.release(ctx, p, now)
 	}
 	open := s.find(stream, func(p *piece) bool { return !p.whole })
@@ -108,6 +110,9 @@ func (s *source) take(ctx context.Context, l line, start, end schema.Position, n
 		open.body, open.end = append(open.body, body...), end
 	}
 	open.last = l.time
+	if s.plain != nil { // every line is whole
+		open.truncated, open.partial, open.read, open.trace = l.cut, l.partial, now.UnixNano(), s.traceAt(start)
+	}
 	if whole {
 		open.whole = true
 		s.complete(open)
@@ -137,7 +142,7 @@ func (s *source) complete(p *piece) {
 	case before == nil:
 	case continues && !p.truncated && len(before.body)+1+len(p.body) <= s.a.cfg.MaxRecordBytes:
 		before.body = append(append(before.body, '\n'), p.body...)
-		before.end, before.last = p.end, p.last
+		before.end, before.last, before.read, before.partial = p.end, p.last, p.read, p.partial
 		s.queue = slices.DeleteFunc(s.queue, func(q *piece) bool { return q == p })
 		p = before
 	default:
@@ -155,7 +160,7 @@ func (s *source) expire(ctx context.Context, now time.Time) error {
 	}
 	const slack = time.Second // between a line's timestamp and its writing
 	for _, p := range s.queue {
-		if p.whole && !p.done && now.UnixNano()-p.last > int64(s.maxGap+slack) {
+		if p.whole && !p.done && now.UnixNano()-max(p.last, p.read) > int64(s.maxGap+slack) {
 			p.done = true
 			s.joining[p.stream] = multiline.State{}
 		}

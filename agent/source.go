@@ -42,9 +42,10 @@ type mark struct {
 	Lines int64              `json:"lines"`
 	Bytes int64              `json:"bytes"`
 	Entry *cursor            `json:"entry,omitempty"` // read through the engine: the last entry before At
+	Trace *trace             `json:"trace,omitempty"` // of At, in a plain file
 }
 
-// source follows one container's log. All fields but the acknowledged mark belong to the agent's reading goroutine.
+// source follows one container's log, or a plain file's. All fields but the acknowledged mark belong to the agent's reading goroutine.
 //
 // Records are released in the order of their first lines: a record that is complete waits for an earlier one that is
 // not, so that a batch is contiguous and the place to go on from is a single position.
@@ -57,6 +58,7 @@ type source struct {
 	app      string // of resource, for the status
 
 	engine    *engineLog // nil: the agent reads files
+	plain     *plainFile // nil: the log of a container
 	file      *os.File
 	inc       schema.Incarnation
 	firstLine schema.Incarnation // of file, from its first line alone
@@ -100,6 +102,7 @@ type source struct {
 	started   bool      // the engine said that it ran
 	doubt     bool      // it may have been read before the agent's state was lost
 	told      bool      // closed or loss record sent
+	failed    string    // told: why the last turn failed
 	resumeAt  *mark     // from the checkpoint, until the file is open
 
 	lastStart int64 // offset of the last record put into a batch
@@ -122,6 +125,13 @@ func (s *source) turn(ctx context.Context, now time.Time) (more bool, err error)
 	if s.engine != nil {
 		return s.engineTurn(ctx, now)
 	}
+	if more, err = s.fileTurn(ctx, now); errors.Is(err, errReplaced) {
+		return s.replaced(ctx, now)
+	}
+	return more, err
+}
+
+func (s *source) fileTurn(ctx context.Context, now time.Time) (more bool, err error) {
 	if s.file == nil && s.goneTo == 0 {
 		if err := s.open(ctx); err != nil || s.file == nil && s.goneTo == 0 {
 			return false, err
@@ -149,6 +159,9 @@ func (s *source) turn(ctx context.Context, now time.Time) (more bool, err error)
 
 // open finds the file to go on with. No file at all is an error only for a source that is to be closed.
 func (s *source) open(ctx context.Context) error {
+	if s.plain != nil {
+		return s.openPlain(ctx)
+	}
 	if err := s.lookAhead(); err != nil {
 		return fmt.Errorf("open the log of %s: %w (the agent needs to read %s)", s.name, err, s.path)
 	}
@@ -194,12 +207,20 @@ func (s *source) enter(offset int64) error {
 	}
 	s.ahead = s.ahead[1:]
 	s.file, s.packed, s.inc, s.firstLine, s.offset, s.goneTo = next.f, next.packed, next.inc, next.first, offset, next.gone
+	if s.plain != nil {
+		if err := s.entered(next); err != nil {
+			return err
+		}
+	}
 	s.show(time.Now())
 	return nil
 }
 
 // read takes one buffer of whole lines.
 func (s *source) read(ctx context.Context, now time.Time) (int, error) {
+	if s.plain != nil {
+		return s.readPlain(ctx, now)
+	}
 	buf := s.a.buf
 	n, err := s.file.ReadAt(buf, s.offset)
 	if err != nil && !errors.Is(err, io.EOF) {

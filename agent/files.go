@@ -61,6 +61,7 @@ type logFile struct {
 	first  schema.Incarnation // inc before its start was raised: what the first line alone says
 	head   []byte             // of a plain file: its first bytes
 	trace  trace              // likewise, without its tail
+	seen   seen               // likewise
 	packed bool               // f is gzipped: unpack gives what is to be read
 	gone   int64              // f was closed before it was read, to free the disk: its length
 }

@@ -52,6 +52,44 @@ type plainFile struct {
 	end      schema.Position // of the file left last
 	endTrace trace
 	looked   lookedAt
+	seen     seen
+}
+
+// seen is what a file that waits to be read ended with at the last look. It recognises all of the file, also where each begins alike.
+type seen struct {
+	size int64
+	tail []byte
+}
+
+// in says whether a file still has it.
+func (v *seen) in(f *os.File) bool {
+	var buf [tailBytes]byte
+	has := buf[:len(v.tail)]
+	_, err := f.ReadAt(has, v.size-int64(len(has)))
+	return (err == nil || errors.Is(err, io.EOF)) && bytes.Equal(has, v.tail)
+}
+
+// look says whether a file still has it, and notes what the file ends with now.
+func (v *seen) look(f *os.File) bool {
+	now := *v
+	if info, err := f.Stat(); err == nil && info.Size() > v.size {
+		tail := make([]byte, min(info.Size(), tailBytes))
+		if n, _ := f.ReadAt(tail, info.Size()-int64(len(tail))); n == len(tail) {
+			if data := trimZeros(tail, 0); len(data) > 0 {
+				now = seen{info.Size() - int64(len(tail)-len(data)), data}
+			}
+		}
+	}
+	if !v.in(f) { // looked at last, so that what is noted was there before a truncation
+		return false
+	}
+	*v = now
+	return true
+}
+
+func (v *seen) trace(of trace) *trace {
+	of.Tail, of.Size = crc32.Checksum(v.tail, castagnoli), len(v.tail)
+	return &of
 }
 
 // lookedAt is a look for a next file that found none.
@@ -181,6 +219,9 @@ func pastZeros(f *os.File, from, limit int64) (at int64, done bool, err error) {
 func (s *source) readPlain(ctx context.Context, now time.Time) (int, error) {
 	p, buf, longest := s.plain, s.a.buf, s.a.cfg.MaxRecordBytes
 	begin := int(s.offset - p.from)
+	if p.seen.size > s.offset && !p.seen.in(s.file) {
+		return 0, errReplaced
+	}
 	n, err := s.file.ReadAt(buf, p.from)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, fmt.Errorf("read %s at %d: %w", s.path, s.offset, err)
@@ -358,7 +399,10 @@ func (s *source) here() (schema.Position, *trace) {
 // entered notes which file is read from now on.
 func (s *source) entered(f logFile) error {
 	p := s.plain
-	p.trace, p.zeros, p.looked = f.trace, 0, lookedAt{}
+	p.trace, p.zeros, p.looked, p.seen = f.trace, 0, lookedAt{}, f.seen
+	if f.packed {
+		p.seen = seen{}
+	}
 	if f.f != nil && (f.packed || s.offset > 0) {
 		return s.lookBack()
 	}
@@ -376,6 +420,7 @@ func (f *logFile) recognisable() error {
 	if err == nil {
 		f.head, err = io.ReadAll(io.LimitReader(r, tailBytes))
 		f.head = trimZeros(f.head, 0)
+		f.seen = seen{int64(len(f.head)), f.head}
 	}
 	return err
 }
@@ -385,20 +430,6 @@ func (f *logFile) start() *trace {
 	t := f.trace
 	t.Tail, t.Size = crc32.Checksum(f.head, castagnoli), len(f.head)
 	return &t
-}
-
-// whole says whether a file that waits for its turn still has its first bytes, and notes those that it got since.
-func (f *logFile) whole() bool {
-	if f.f == nil || f.packed {
-		return true
-	}
-	var buf [tailBytes]byte
-	n, err := f.f.ReadAt(buf[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) || !bytes.HasPrefix(buf[:n], f.head) {
-		return false
-	}
-	f.head = append(f.head, trimZeros(buf[:n], len(f.head))[len(f.head):]...)
-	return true
 }
 
 // isOf says whether it is of this file, however that is named and whatever it has in it by now.
@@ -625,12 +656,12 @@ func (s *source) lookAheadPlain(now time.Time) error {
 		s.plain.looked = lookedAt{}
 		return err
 	}
-	at, t := s.here()
-	if n := len(s.ahead); n > 0 {
-		at, t = schema.Position{Incarnation: s.ahead[n-1].inc}, s.ahead[n-1].start()
-	}
+	at, t := s.place(len(s.ahead))
 	next := 1 + recognise(files, at, t)
 	whole := s.newestWhole() // only now, since it may be truncated at any time
+	if next == 0 && !whole {
+		next = 1 + s.shorterCopy(files, len(s.ahead))
+	}
 	switch {
 	case next > 0 && !whole && t != nil && !t.isOf(files[next-1]):
 		closeAll(files[:next-1])
@@ -666,15 +697,43 @@ func (s *source) newestIs(found os.FileInfo) bool {
 
 // newestWhole says whether the newest open file still has what it is recognised by.
 func (s *source) newestWhole() bool {
+	p := s.plain
 	if n := len(s.ahead); n > 0 {
-		return s.ahead[n-1].whole()
+		l := &s.ahead[n-1]
+		return l.f == nil || l.packed || l.seen.look(l.f)
 	}
 	if s.file == nil || s.packed {
 		return true
 	}
-	has := s.plain.again[:len(s.plain.known)]
-	_, err := s.file.ReadAt(has, s.plain.from)
-	return (err == nil || errors.Is(err, io.EOF)) && bytes.Equal(has, s.plain.known)
+	known := seen{p.from + int64(len(p.known)), p.known}
+	return known.in(s.file) && p.seen.look(s.file)
+}
+
+// place recognises all that was seen of an open file: of the one that is read, or, with n above zero, of the nth after it.
+func (s *source) place(n int) (schema.Position, *trace) {
+	if n > 0 {
+		l := &s.ahead[n-1]
+		return schema.Position{Incarnation: l.inc, Offset: l.seen.size}, l.seen.trace(l.trace)
+	}
+	if v := &s.plain.seen; v.size > s.offset {
+		return schema.Position{Incarnation: s.inc, Offset: v.size}, v.trace(s.plain.trace)
+	}
+	return s.here()
+}
+
+// shorterCopy finds the copy of such a file that was truncated, where the last look saw what was written after the copy was made; -1 when
+// there is none.
+func (s *source) shorterCopy(files []logFile, n int) int {
+	at, t := s.here()
+	if n > 0 {
+		at, t = schema.Position{Incarnation: s.ahead[n-1].inc}, s.ahead[n-1].start()
+	}
+	for i, f := range slices.Backward(files) {
+		if t != nil && !t.isOf(f) && f.trace.Changed >= t.Changed && f.first.Print == at.Print && hasTail(f, at.Offset, t) {
+			return i
+		}
+	}
+	return -1
 }
 
 // newestChanged is when the newest open file was written to last.
@@ -716,8 +775,12 @@ func (s *source) replaced(ctx context.Context, now time.Time) (moved bool, err e
 	if err != nil {
 		return false, fmt.Errorf("look for a copy of %s, which was truncated: %w", s.name, err)
 	}
-	from, t := s.here()
-	at := recognise(files, from, t)
+	from, _ := s.here()
+	place, t := s.place(0)
+	at := recognise(files, place, t)
+	if at < 0 {
+		at = s.shorterCopy(files, 0)
+	}
 	if at >= 0 {
 		closeAll(files[:at])
 		closeAll(files[at+1:])

@@ -100,6 +100,17 @@ func (h *hostLog) copytruncate(pack bool) {
 	}
 }
 
+// drop deletes the rotated files.
+func (h *hostLog) drop() {
+	h.t.Helper()
+	names, _ := filepath.Glob(h.path + ".*")
+	for _, name := range names {
+		if err := os.Remove(name); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
 func setupPlain(t *testing.T) (*fixture, *hostLog) {
 	f := setup(t)
 	delete(f.engine.containers, "c1")
@@ -466,6 +477,123 @@ func TestPlainLateWriter(t *testing.T) {
 	f.noLoss()
 }
 
+// unread is what the agent says that it holds and has not read.
+func (f *fixture) unread() int64 {
+	if all := f.agent.Status(); len(all) == 1 {
+		return all[0].UnreadBytes
+	}
+	return -1
+}
+
+// TestPlainWhileKafkaIsAway rotates, and deletes the rotated files as soon as the agent has looked, while nothing can be sent.
+func TestPlainWhileKafkaIsAway(t *testing.T) {
+	for _, mode := range []string{"renamed", "copied", "both"} {
+		for _, before := range []string{"new", "running", "restarted"} {
+			t.Run(mode+" "+before, func(t *testing.T) {
+				f, h := setupPlain(t)
+				stop := func() {}
+				if before != "new" {
+					h.write("read before")
+					stop = f.start()
+					f.expect(h.want...)
+				}
+				if before == "restarted" {
+					stop()
+				}
+				f.out.away.Store(true)
+				if before != "running" {
+					stop = f.start()
+				}
+				written := int64(0)
+				for i := range 8 {
+					for range 1 + i%3 { // rotations between two looks
+						for j := range 20 {
+							line := fmt.Sprintf("%d-%d-%d", i, j, written)
+							h.write(line)
+							written += int64(len(line) + 1)
+						}
+						if mode == "renamed" || mode == "both" && i%2 == 0 {
+							h.rename(false)
+						} else {
+							h.copytruncate(false)
+						}
+					}
+					line := fmt.Sprint("first ", written) // until it has a line the new file is not one
+					h.write(line)
+					written += int64(len(line) + 1)
+					f.await("the files to be held", func() bool { return f.unread() == written })
+					h.drop()
+				}
+				if n := len(f.out.bodies()); before == "new" && n != 0 || before != "new" && n != 1 {
+					t.Fatalf("%d records were sent", n)
+				}
+				f.out.back()
+				got := map[string]int{}
+				for _, w := range h.want {
+					got[w]++
+				}
+				f.await("all lines", func() bool { return reflect.DeepEqual(f.out.bodies(), got) })
+				h.write("the end")
+				got[": the end"]++
+				f.await("the end", func() bool { return reflect.DeepEqual(f.out.bodies(), got) })
+				stop()
+				f.noLoss()
+			})
+		}
+	}
+}
+
+// TestPlainDiskBudget has Kafka away for longer than the disk budget lasts. What was given up is told to the byte.
+func TestPlainDiskBudget(t *testing.T) {
+	for _, mode := range []string{"renamed", "copied"} {
+		t.Run(mode, func(t *testing.T) {
+			f, h := setupPlain(t)
+			f.cfg.DiskBytes = 20 << 10
+			f.out.away.Store(true)
+			stop := f.start()
+			unread := int64(0)
+			for i := range 20 {
+				for j := range 20 {
+					line := fmt.Sprintf("%d-%d %s", i, j, strings.Repeat("x", 100))
+					h.write(line)
+					unread += int64(len(line) + 1)
+				}
+				f.await("the file to be held", func() bool { return f.unread() == unread })
+				if mode == "renamed" {
+					h.rename(false)
+				} else {
+					h.copytruncate(false)
+				}
+				h.write("x")
+				unread += 2
+				f.await("the files to be held", func() bool { return f.unread() == unread })
+				h.drop()
+			}
+			f.await("files to be given up", func() bool { return f.agent.givenUp.Load() > 5 })
+			h.write("the end")
+			f.out.back()
+			f.await("the end", func() bool { return f.out.bodies()[": the end"] == 1 })
+			stop()
+			n, _, told := f.out.losses("disk_budget")
+			got, missing := f.out.bodies(), int64(0)
+			for _, w := range h.want {
+				if got[w]--; got[w] < 0 {
+					missing += int64(len(w) - len(": ") + 1)
+				}
+			}
+			if n == 0 || missing == 0 || missing != told || len(f.reasons()) != n {
+				t.Errorf("%d bytes are missing, %d loss records of %d tell of %d", missing, n, len(f.reasons()), told)
+			}
+			h.write("after")
+			defer f.start()()
+			f.await("what came after", func() bool { return f.out.bodies()[": after"] == 1 })
+			if len(f.reasons()) != n {
+				t.Errorf("loss records: %v", f.reasons())
+			}
+		})
+	}
+}
+
 func TestPlainSecondEntryAndLimit(t *testing.T) {
 	f, h := setupPlain(t)
 	dir := filepath.Dir(h.path)
@@ -617,10 +745,13 @@ func TestPlainRandom(t *testing.T) {
 					f.hold(timed)
 				case 7:
 					f.hold(false)
+				case 8:
+					f.out.away.Store(timed && r.IntN(2) == 0)
 				}
 				time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
 			}
 			f.hold(false)
+			f.out.away.Store(false)
 			if !up {
 				stop = f.start()
 			}

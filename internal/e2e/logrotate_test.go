@@ -24,12 +24,8 @@ func TestLogrotate(t *testing.T) {
 	if _, err := os.Stat(logrotate); err != nil {
 		t.Fatalf("%v: install logrotate", err)
 	}
-	e := newRig(t, "logrotate")
 	dir := t.TempDir()
-	yaml := fmt.Sprintf("kafka:\n  brokers: [%s]\nagent:\n  node: %s\n  state_dir: %s\n  docker_host: none\n  files:\n  - paths: [\"%s/*/app.log*\"]\nhttp:\n  listen: \"\"\n", need(t).kafka, e.node, e.state, dir)
-	if err := os.WriteFile(e.agent.config, []byte(yaml), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	e := newRig(t, "logrotate", "docker_host: none", "files:", fmt.Sprintf("- paths: [\"%s/*/app.log*\"]", dir))
 	conf, files := "", map[string]*os.File{}
 	for mode, option := range map[string]string{"renamed": "create 0640", "copied": "copytruncate"} {
 		path := filepath.Join(dir, mode, "app.log")

@@ -17,10 +17,10 @@ import (
 )
 
 // TestLogrotate follows two plain files that Debian's logrotate rotates, one by renaming and one by copytruncate, both with packing of the older
-// ones, while the agent is killed twice. Every line is in Kafka once. Nothing is written while logrotate copies and truncates: what is written
-// between the two is gone, whoever reads the file.
+// ones, while the agent is killed twice, and then while Kafka does not answer, until logrotate has deleted most of what was not read. Every line is in
+// Kafka once. Nothing is written while logrotate copies and truncates: what is written between the two is gone, whoever reads the file.
 func TestLogrotate(t *testing.T) {
-	const logrotate, lines, rounds = "/usr/sbin/logrotate", 20_000, 20
+	const logrotate, lines, rounds = "/usr/sbin/logrotate", 45_000, 45
 	if _, err := os.Stat(logrotate); err != nil {
 		t.Fatalf("%v: install logrotate", err)
 	}
@@ -32,7 +32,7 @@ func TestLogrotate(t *testing.T) {
 		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		conf += fmt.Sprintf("%s {\n rotate 100\n compress\n delaycompress\n %s\n}\n", path, option)
+		conf += fmt.Sprintf("%s {\n rotate 8\n compress\n delaycompress\n %s\n}\n", path, option)
 		files[mode] = open(t, path)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o600); err != nil {
@@ -42,7 +42,7 @@ func TestLogrotate(t *testing.T) {
 	write := func(count int) {
 		for range count {
 			for _, f := range files {
-				if _, err := fmt.Fprintf(f, "%s n=%d %s\n", time.Now().Format(time.RFC3339Nano), n, strings.Repeat("abcdefghij", n%18)); err != nil {
+				if _, err := fmt.Fprintf(f, "%s n=%d %s\n", time.Now().Format(time.RFC3339Nano), n, strings.Repeat("abcdefghij", n%180)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -50,13 +50,16 @@ func TestLogrotate(t *testing.T) {
 		}
 	}
 	e.agent.start()
+	defer e.stack(t, "resume", "kafka")
 	for round := range rounds {
 		write(lines/rounds - 50)
 		switch round {
 		case 5, 12:
 			e.agent.kill()
-		case 7, 12 + 1:
+		case 7, 13:
 			e.agent.start()
+		case 14:
+			e.stack(t, "pause", "kafka")
 		}
 		run(t, dir, nil, logrotate, "--force", "--state", filepath.Join(dir, "state"), filepath.Join(dir, "conf"))
 		write(50) // the renamed file is written to until its writer is told
@@ -64,6 +67,18 @@ func TestLogrotate(t *testing.T) {
 		files["renamed"] = open(t, filepath.Join(dir, "renamed", "app.log"))
 		time.Sleep(500 * time.Millisecond)
 	}
+	all, err := agent.AskStatus(t.Context(), e.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kept = 9 * lines / rounds * 960 // the bytes of a log that logrotate leaves there
+	for _, s := range all {
+		if s.UnreadBytes < kept*3/2 {
+			t.Errorf("%s: only %d bytes wait for Kafka; logrotate keeps %d", s.Source, s.UnreadBytes, kept)
+		}
+		fmt.Printf("RESULT logrotate source=%s waiting_bytes=%d on_disk_at_most=%d\n", filepath.Base(filepath.Dir(s.Source)), s.UnreadBytes, kept)
+	}
+	e.stack(t, "resume", "kafka")
 	read := func() bool {
 		all, err := agent.AskStatus(t.Context(), e.state)
 		if err != nil || len(all) != len(files) {
@@ -89,7 +104,7 @@ func TestLogrotate(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	idle := time.AfterFunc(5*time.Second, cancel)
-	err := e.k.Tail(ctx, []string{schema.TopicLogs}, true, func(b *schema.Batch) error {
+	err = e.k.Tail(ctx, []string{schema.TopicLogs}, true, func(b *schema.Batch) error {
 		idle.Reset(3 * time.Second)
 		if host, _ := b.ResourceAttr(schema.AttrHostName); host.Str != e.node {
 			return nil

@@ -55,7 +55,7 @@ type plainFile struct {
 	seen     seen
 }
 
-// seen is what a file that waits to be read ended with at the last look. It recognises all of the file, also where each begins alike.
+// seen is what the whole lines of a file that waits to be read ended with at the last look. It recognises all of the file, also where each begins alike.
 type seen struct {
 	size int64
 	tail []byte
@@ -69,14 +69,15 @@ func (v *seen) in(f *os.File) bool {
 	return (err == nil || errors.Is(err, io.EOF)) && bytes.Equal(has, v.tail)
 }
 
-// look says whether a file still has it, and notes what the file ends with now.
+// look says whether a file still has it, and notes what the file's whole lines end with now.
 func (v *seen) look(f *os.File) bool {
 	now := *v
 	if info, err := f.Stat(); err == nil && info.Size() > v.size {
 		tail := make([]byte, min(info.Size(), tailBytes))
 		if n, _ := f.ReadAt(tail, info.Size()-int64(len(tail))); n == len(tail) {
-			if data := trimZeros(tail, 0); len(data) > 0 {
-				now = seen{info.Size() - int64(len(tail)-len(data)), data}
+			data := tail[:bytes.LastIndexByte(tail, '\n')+1]
+			if size := info.Size() - int64(len(tail)-len(data)); len(data) > 0 && size > v.size {
+				now = seen{size, data}
 			}
 		}
 	}

@@ -477,6 +477,49 @@ func TestPlainLateWriter(t *testing.T) {
 	f.noLoss()
 }
 
+// TestPlainSeen looks at a file, changes it, and looks again.
+func TestPlainSeen(t *testing.T) {
+	const head = "#Fields: date time\n"
+	long := strings.Repeat("a line of the log\n", 50)
+	for name, c := range map[string]struct {
+		first, second, third string
+		whole                bool
+	}{
+		"grown":                        {head, head + long, head + long + "more\n", true},
+		"the same":                     {head, head, head, true},
+		"a line without end rewritten": {head, head + "one\nprogress 10%", head + "one\nprogress 20%\n", true},
+		"zeros filled in":              {head, head + "one\n" + strings.Repeat("\x00", 4096), head + "one\ntwo\n" + strings.Repeat("\x00", 4092), true},
+		"emptied":                      {head, head + long, "", false},
+		"shorter, begins alike":        {head, head + long, head, false},
+		"as long, begins alike":        {head, head + long + "one\n", head + long + "two\n", false},
+		"longer, begins alike":         {head, head + "one\n", head + "two\n" + long, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "app.log")
+			write := func(content string) {
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(c.first)
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			v := seen{int64(len(head)), []byte(head)}
+			write(c.second)
+			if !v.look(f) {
+				t.Error("at the second look it is another file")
+			}
+			write(c.third)
+			if got := v.look(f); got != c.whole {
+				t.Errorf("at the third look: %v, want %v", got, c.whole)
+			}
+		})
+	}
+}
+
 // unread is what the agent says that it holds and has not read.
 func (f *fixture) unread() int64 {
 	if all := f.agent.Status(); len(all) == 1 {

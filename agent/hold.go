@@ -94,8 +94,11 @@ func deleted(f *os.File) int64 {
 	return info.Size()
 }
 
-// heldFiles returns the bytes of deleted files that the source holds open.
+// heldFiles returns the bytes of deleted files that the source holds open and could give up.
 func (s *source) heldFiles() (n int64) {
+	if len(s.ahead) == 0 && !s.removed {
+		return 0 // nothing to look at: most sources, every second
+	}
 	if !s.packed {
 		n = deleted(s.file)
 	}

@@ -105,7 +105,10 @@ func chain(path string, kind *format) (files []logFile, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if files, err = openAll(before, kind); err != nil {
+		if files, err = openAll(before, kind); errors.Is(err, errReplaced) {
+			continue // truncated meanwhile
+		}
+		if err != nil {
 			return nil, err
 		}
 		after, err := view(path, kind)
@@ -160,8 +163,11 @@ func openAll(found []named, kind *format) (files []logFile, err error) {
 		}
 		file := logFile{f: f, path: n.name, info: n.info, packed: strings.HasSuffix(n.name, packedSuffix)}
 		if kind.name != nil {
-			if file.first, err = kind.name(f, file.packed); err == nil {
-				err = file.recognisable()
+			if err = file.recognisable(); err == nil {
+				file.first, err = kind.name(f, file.packed)
+			}
+			if err == nil && !file.packed && !file.seen.in(f) {
+				err = errReplaced
 			}
 		} else {
 			var r io.Reader

@@ -528,6 +528,10 @@ func (s *source) openPlain(ctx context.Context) error {
 		}
 		return nil // there is none yet
 	}
+	if s.ripe(files[at:]) == 0 {
+		closeAll(files)
+		return nil
+	}
 	closeAll(files[:at])
 	closeAll(files[at+1:])
 	s.resumed(m)
@@ -559,11 +563,17 @@ func (s *source) pickUp() error {
 		if m != nil {
 			at = recognise(files, m.At, m.Trace)
 		}
-		if at < 0 || len(files) == 0 {
+		if at < 0 {
 			closeAll(files)
 			return nil
 		}
+		ripe := at + s.ripe(files[at:])
 		closeAll(files[:at])
+		closeAll(files[ripe:])
+		if at == ripe {
+			return nil
+		}
+		files = files[:ripe]
 		s.queueUp(files[at : at+1])
 		if m != nil {
 			s.resumed(m)
@@ -573,6 +583,26 @@ func (s *source) pickUp() error {
 		s.queueUp(files[at+1:])
 	}
 	return s.enter(s.offset)
+}
+
+// ripe says how many of a log's last files may be taken up. Between the copy and the truncation of a copytruncate, the copy and the file at
+// the log's path are the same lines: such a copy is waited for, and what comes after it.
+func (s *source) ripe(files []logFile) int {
+	last := len(files) - 1
+	if last < 0 || files[last].path != s.path {
+		return len(files)
+	}
+	for i, f := range files[:last] {
+		if f.packed || time.Since(f.info.ModTime()) >= s.a.pace() || f.first.Print != files[last].first.Print {
+			continue
+		}
+		v := f.seen
+		if v.look(f.f); hasTail(files[last], v.size, v.trace(f.trace)) {
+			s.plain.looked = lookedAt{}
+			return i
+		}
+	}
+	return len(files)
 }
 
 // queueUp adds files that come after those that are open. Each is named after the one before it alone: others may have been packed
@@ -663,24 +693,30 @@ func (s *source) lookAheadPlain(now time.Time) error {
 	if next == 0 && !whole {
 		next = 1 + s.shorterCopy(files, len(s.ahead))
 	}
+	truncated := next > 0 && !whole && t != nil && !t.isOf(files[next-1])
 	switch {
-	case next > 0 && !whole && t != nil && !t.isOf(files[next-1]):
-		closeAll(files[:next-1])
-		s.queueUp(files[next:])
-		err = s.holdCopy(files[next-1], len(s.ahead)-len(files[next:]))
-	case next > 0 && whole:
-		closeAll(files[:next])
-		s.queueUp(files[next:])
+	case truncated || next > 0 && whole:
+		ripe := max(next, next-1+s.ripe(files[next-1:]))
+		closeAll(files[ripe:])
+		files = files[:ripe]
 	case whole:
 		if next = s.later(files, s.newestChanged()); next < 0 {
 			next = len(files)
 		}
-		closeAll(files[:next])
-		s.queueUp(files[next:])
+		ripe := next + s.ripe(files[next:])
+		closeAll(files[ripe:])
+		files = files[:ripe]
 	default:
-		closeAll(files)
+		next = len(files)
 	}
-	return err
+	held := len(s.ahead)
+	s.queueUp(files[next:])
+	if truncated {
+		closeAll(files[:next-1])
+		return s.holdCopy(files[next-1], held)
+	}
+	closeAll(files[:next])
+	return nil
 }
 
 // newestIs says whether the newest open file is the one that was found.
@@ -791,8 +827,10 @@ func (s *source) replaced(ctx context.Context, now time.Time) (moved bool, err e
 		at = s.later(files, info.ModTime().UnixNano())
 	}
 	if at >= 0 {
+		ripe := at + s.ripe(files[at:])
 		closeAll(files[:at])
-		s.queueUp(files[at:])
+		closeAll(files[ripe:])
+		s.queueUp(files[at:ripe])
 	} else {
 		closeAll(files)
 	}

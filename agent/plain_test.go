@@ -41,11 +41,13 @@ func (h *hostLog) raw(s string) {
 
 func (h *hostLog) write(lines ...string) {
 	h.t.Helper()
-	if info, err := os.Stat(h.path); h.head != "" && (err != nil || info.Size() == 0) {
-		h.raw(h.head + "\n")
+	head := ""
+	if h.head != "" && h.size() == 0 {
+		head = h.head + "\n"
 	}
 	for _, l := range lines {
-		h.raw(l + "\n")
+		h.raw(head + l + "\n")
+		head = ""
 		h.want = append(h.want, ": "+l)
 	}
 }
@@ -98,6 +100,14 @@ func (h *hostLog) copytruncate(pack bool) {
 	if err := errors.Join(err, os.WriteFile(h.path+".1", data, 0o600), os.Truncate(h.path, 0)); err != nil {
 		h.t.Fatal(err)
 	}
+}
+
+func (h *hostLog) size() int64 {
+	info, err := os.Stat(h.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // drop deletes the rotated files.
@@ -477,6 +487,28 @@ func TestPlainLateWriter(t *testing.T) {
 	f.noLoss()
 }
 
+// TestPlainMidCopy has the agent come between the copy and the truncation of a copytruncate.
+func TestPlainMidCopy(t *testing.T) {
+	f, h := setupPlain(t)
+	f.cfg.Poll = 25 * time.Millisecond // logs are looked for once a second
+	h.write("one", "two")
+	data, err := os.ReadFile(h.path)
+	if err == nil {
+		err = os.WriteFile(h.path+".1", data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.start()()
+	f.await("the source", func() bool { return len(f.agent.Status()) == 1 })
+	if err := os.Truncate(h.path, 0); err != nil {
+		t.Fatal(err)
+	}
+	h.write("three")
+	f.expect(h.want...)
+	f.noLoss()
+}
+
 // TestPlainSeen looks at a file, changes it, and looks again.
 func TestPlainSeen(t *testing.T) {
 	const head = "#Fields: date time\n"
@@ -530,10 +562,14 @@ func (f *fixture) unread() int64 {
 
 // TestPlainWhileKafkaIsAway rotates, and deletes the rotated files as soon as the agent has looked, while nothing can be sent.
 func TestPlainWhileKafkaIsAway(t *testing.T) {
-	for _, mode := range []string{"renamed", "copied", "both"} {
+	for _, mode := range []string{"renamed", "copied", "both", "copied, begins alike"} {
 		for _, before := range []string{"new", "running", "restarted"} {
 			t.Run(mode+" "+before, func(t *testing.T) {
 				f, h := setupPlain(t)
+				if mode == "copied, begins alike" {
+					h.head = "#Fields: date time s-ip"
+					f.out.ignore = ": " + h.head
+				}
 				stop := func() {}
 				if before != "new" {
 					h.write("read before")
@@ -548,12 +584,15 @@ func TestPlainWhileKafkaIsAway(t *testing.T) {
 					stop = f.start()
 				}
 				written := int64(0)
+				write := func(line string) {
+					was := h.size()
+					h.write(line)
+					written += h.size() - was
+				}
 				for i := range 8 {
 					for range 1 + i%3 { // rotations between two looks
 						for j := range 20 {
-							line := fmt.Sprintf("%d-%d-%d", i, j, written)
-							h.write(line)
-							written += int64(len(line) + 1)
+							write(fmt.Sprintf("%d-%d-%d", i, j, written))
 						}
 						if mode == "renamed" || mode == "both" && i%2 == 0 {
 							h.rename(false)
@@ -561,9 +600,7 @@ func TestPlainWhileKafkaIsAway(t *testing.T) {
 							h.copytruncate(false)
 						}
 					}
-					line := fmt.Sprint("first ", written) // until it has a line the new file is not one
-					h.write(line)
-					written += int64(len(line) + 1)
+					write(fmt.Sprint("first ", written)) // until it has a line the new file is not one
 					f.await("the files to be held", func() bool { return f.unread() == written })
 					h.drop()
 				}

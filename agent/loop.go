@@ -169,9 +169,10 @@ func (a *Agent) turn(sending context.Context, s *source, now time.Time) (more bo
 	return more
 }
 
-// arm watches a quiet source's log, if it is the file that is being read and nothing waits for a time to pass.
+// arm watches a quiet source's log, if it is the file that is being read, or one that has no line yet, and nothing waits for a time to
+// pass.
 func (a *Agent) arm(s *source) bool {
-	if a.watcher == nil || s.file == nil || s.removed || len(s.queue) > 0 || !s.current() {
+	if a.watcher == nil || s.removed || len(s.queue) > 0 || len(s.ahead) > 0 || s.goneTo > 0 || s.file != nil && !s.current() {
 		return false
 	}
 	wd, err := a.watcher.add(s.path)

@@ -352,6 +352,9 @@ func (b *bench) live(ctx context.Context, name string, rates []int, span time.Du
 	var logs []string
 	for i := range rates {
 		logs = append(logs, filepath.Join(dir, fmt.Sprintf("l%d-json.log", i)))
+		if err := os.WriteFile(logs[i], nil, 0o644); err != nil { // as the engine does when it starts a container
+			return nil, err
+		}
 	}
 	host, err := b.host(ctx, logs)
 	if err != nil {

@@ -48,7 +48,7 @@ bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, id
 	@$(STACK) up kafka && eval "$$($(STACK) env)" && $(GO) run ./internal/bench
 
 bench-indexer: build ## the indexer from a filled topic into a real Elasticsearch, beside a bare loop; search latency; docs/performance.md has the figures
-	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cat "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
+	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cut -d' ' -f1 "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
 
 generate: ## Kibana's objects and the table of fields in docs/search.md, which are made from code
 	$(GO) test ./internal/kibana -run TestGenerated -update

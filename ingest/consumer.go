@@ -29,7 +29,7 @@ type ConsumerConfig struct {
 
 // DefaultConsumerConfig commits at least every 5 s.
 func DefaultConsumerConfig(group string, topics ...string) ConsumerConfig {
-	return ConsumerConfig{Group: group, Topics: topics, CommitInterval: 5 * time.Second, CommitBytes: 64 << 20, FetchBytes: 4 << 20, SessionTimeout: 10 * time.Second}
+	return ConsumerConfig{Group: group, Topics: topics, CommitInterval: 5 * time.Second, CommitBytes: 64 << 20, FetchBytes: 1 << 20, SessionTimeout: 10 * time.Second}
 }
 
 // Validate joins what is wrong, each with its key.

@@ -251,8 +251,11 @@ func (b *bench) prepare(ctx context.Context, from, to string) (bodies [][]byte, 
 			return err
 		}
 		raw.Reset()
+		if err := z.Close(); err != nil {
+			return err
+		}
 		bodies = append(bodies, packed.Bytes())
-		return z.Close()
+		return nil
 	}
 	for len(p.Hits.Hits) > 0 {
 		for _, h := range p.Hits.Hits {

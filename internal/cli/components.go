@@ -216,16 +216,24 @@ type (
 	controlCmd   struct{}
 )
 
-// Run halves the garbage collector's slack, unless GOGC says otherwise: on a node, memory is dearer than the few per cent of
-// CPU that it costs, since the agent allocates little.
-func (agentCmd) Run(ctx context.Context, g *globals) error {
+// saveMemory halves the garbage collector's slack, unless GOGC says otherwise: of agent and indexer, which allocate little, it costs a few
+// per cent of CPU.
+func saveMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+}
+
+func (agentCmd) Run(ctx context.Context, g *globals) error {
+	saveMemory()
 	return g.component(ctx, "agent")
 }
 
-func (indexerCmd) Run(ctx context.Context, g *globals) error   { return g.component(ctx, "indexer") }
+func (indexerCmd) Run(ctx context.Context, g *globals) error {
+	saveMemory()
+	return g.component(ctx, "indexer")
+}
+
 func (archiverCmd) Run(ctx context.Context, g *globals) error  { return g.component(ctx, "archiver") }
 func (processorCmd) Run(ctx context.Context, g *globals) error { return g.component(ctx, "processor") }
 func (controlCmd) Run(ctx context.Context, g *globals) error   { return g.component(ctx, "control") }

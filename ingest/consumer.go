@@ -20,16 +20,16 @@ import (
 type ConsumerConfig struct {
 	Group          string        `yaml:"group"`
 	Topics         []string      `yaml:"topics"`
-	CommitInterval time.Duration `yaml:"commit_interval"` // the longest that written records wait for their commit
+	CommitInterval time.Duration `yaml:"commit_interval"` // the longest that written records wait for their commit; ten times that while the partition is behind
 	CommitBytes    int64         `yaml:"commit_bytes"`    // the most that one partition writes between commits
 	FetchBytes     int64         `yaml:"fetch_bytes"`     // memory of one fetch of one partition
 	SessionTimeout time.Duration `yaml:"session_timeout"` // after which the group gives a silent member's partitions away
 	OwnCommit      bool          `yaml:"-"`               // the sink keeps checkpoints with its own commit
 }
 
-// DefaultConsumerConfig commits at least every 5 s.
+// DefaultConsumerConfig commits at least every 500 ms: what a consumer holds is durable and visible only then.
 func DefaultConsumerConfig(group string, topics ...string) ConsumerConfig {
-	return ConsumerConfig{Group: group, Topics: topics, CommitInterval: 5 * time.Second, CommitBytes: 64 << 20, FetchBytes: 1 << 20, SessionTimeout: 10 * time.Second}
+	return ConsumerConfig{Group: group, Topics: topics, CommitInterval: 500 * time.Millisecond, CommitBytes: 64 << 20, FetchBytes: 1 << 20, SessionTimeout: 10 * time.Second}
 }
 
 // Validate joins what is wrong, each with its key.

@@ -13,6 +13,10 @@ import (
 	"weir/schema"
 )
 
+// catchUp is how many commit intervals a partition may take for a commit while it is behind: fewer and larger ones let it catch up sooner, and
+// nobody waits for its newest record, which is not even read.
+const catchUp = 10
+
 // stopCommitTimeout bounds the last write and commit when the process was asked to stop.
 const stopCommitTimeout = 20 * time.Second
 
@@ -30,7 +34,8 @@ type partition struct {
 	next    int64            // Kafka offset to read
 	bytes   int64            // written since the last commit
 	moved   bool             // next moved since the last commit
-	due     time.Time
+	behind  bool             // Kafka has more than the last fetch brought
+	written time.Time        // of the first message since the last commit
 
 	decoder schema.Decoder
 	batch   schema.Batch
@@ -70,7 +75,9 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 			failed++
 		default:
 			failed = 0
-			p.lag.Set(float64(max(0, high-p.next-int64(len(messages)))))
+			lag := max(0, high-p.next-int64(len(messages)))
+			p.behind = lag > 0
+			p.lag.Set(float64(lag))
 		}
 		for i := range messages {
 			if ctx.Err() != nil {
@@ -85,13 +92,21 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 				}
 			}
 		}
-		if p.moved && !time.Now().Before(p.due) {
+		if p.due() {
 			if err := p.commit(grace); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (p *partition) due() bool {
+	wait := p.c.cfg.CommitInterval
+	if p.behind {
+		wait *= catchUp
+	}
+	return p.moved && time.Since(p.written) >= wait
 }
 
 // open finds where to go on: with the sink's own checkpoint, or with the saved state and the committed offset.
@@ -161,7 +176,7 @@ func (p *partition) take(ctx context.Context, m *fetched) error {
 		return err
 	}
 	if !p.moved {
-		p.moved, p.due = true, time.Now().Add(p.c.cfg.CommitInterval)
+		p.moved, p.written = true, time.Now()
 	}
 	p.next = m.offset + 1
 	return nil

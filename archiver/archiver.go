@@ -18,6 +18,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/archiver/archive"
+	"weir/archiver/store"
 	"weir/ingest"
 )
 
@@ -26,7 +28,7 @@ type Archiver struct {
 	cfg   Config
 	log   *slog.Logger
 	m     *metrics
-	store store
+	store store.Store
 	// hook is called before each step of a commit and stops it there with its error. Only tests set it.
 	hook func(step string) error
 	now  func() time.Time
@@ -43,14 +45,14 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Archiver, er
 	if err != nil {
 		return nil, fmt.Errorf("archiver: register metrics: %w", err)
 	}
-	s, err := newStore(cfg)
+	s, err := store.Open(cfg.Config)
 	if err != nil {
 		return nil, fmt.Errorf("archiver: %w", err)
 	}
 	return newArchiver(cfg, log, m, s), nil
 }
 
-func newArchiver(cfg Config, log *slog.Logger, m *metrics, s store) *Archiver {
+func newArchiver(cfg Config, log *slog.Logger, m *metrics, s store.Store) *Archiver {
 	return &Archiver{
 		cfg: cfg, log: log.With("component", "archiver"), m: m, store: s,
 		hook: func(string) error { return nil }, now: time.Now,
@@ -76,7 +78,7 @@ func (a *Archiver) open(ctx context.Context, tp ingest.TopicPartition) (*partiti
 	_, _ = rand.Read(nonce[:]) // never fails
 	p := &partition{
 		a: a, tp: tp, owner: hex.EncodeToString(nonce[:]),
-		tmp: partitionDir(tmpDir, tp), manifests: partitionDir(manifestDir, tp),
+		tmp: archive.PartitionDir(archive.TmpDir, tp), manifests: archive.PartitionDir(archive.ManifestDir, tp),
 	}
 	p.reset()
 	p.log = a.log.With("topic", tp.Topic, "partition", tp.Partition)
@@ -98,7 +100,7 @@ func (a *Archiver) open(ctx context.Context, tp ingest.TopicPartition) (*partiti
 		return nil, nil, err
 	}
 	for _, dir := range others {
-		if err := removeTree(a.store, dir); err != nil {
+		if err := store.RemoveTree(a.store, dir); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -114,14 +116,14 @@ func (p *partition) fence() (others []string, err error) {
 		return nil, fmt.Errorf("list %s: %w", p.tmp, err)
 	}
 	for _, e := range entries {
-		if e.name == p.owner {
+		if e.Name == p.owner {
 			continue
 		}
-		dir := path.Join(p.tmp, e.name)
-		if !e.dir {
+		dir := path.Join(p.tmp, e.Name)
+		if !e.Dir {
 			return nil, fmt.Errorf("%s does not belong there; move it away", dir)
 		}
-		if err := removeTree(p.a.store, path.Join(dir, "commit")); err != nil {
+		if err := store.RemoveTree(p.a.store, path.Join(dir, "commit")); err != nil {
 			return nil, err
 		}
 		others = append(others, dir)
@@ -135,13 +137,13 @@ func (p *partition) recover() (*ingest.Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", p.manifests, err)
 	}
-	var sidecars []entry
+	var sidecars []store.Entry
 	for _, e := range entries {
-		s, rest, ok := parseSpan(e.name)
+		s, rest, ok := archive.ParseSpan(e.Name)
 		switch {
 		case ok && rest == ".json":
 			p.history = append(p.history, s)
-			if s.next > p.last.next { // spans are never empty, so the first one counts too
+			if s.Next > p.last.Next { // spans are never empty, so the first one counts too
 				p.last = s
 			}
 		case ok:
@@ -151,16 +153,16 @@ func (p *partition) recover() (*ingest.Checkpoint, error) {
 	if len(p.history) == 0 {
 		return nil, nil
 	}
-	name := path.Join(p.manifests, p.last.manifest())
+	name := path.Join(p.manifests, p.last.Manifest())
 	data, err := p.a.store.ReadFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", name, err)
 	}
-	m, err := parseManifest(data, p.tp, p.last)
+	m, err := archive.ParseManifest(data, p.tp, p.last)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", name, err)
 	}
-	p.prevSum, p.seen = digest(data), m.Seen.Path
+	p.prevSum, p.seen = archive.Digest(data), m.Seen.Path
 	seen, err := p.readSeen(m, name)
 	if err != nil {
 		return nil, err
@@ -172,12 +174,12 @@ func (p *partition) recover() (*ingest.Checkpoint, error) {
 	return &ingest.Checkpoint{NextOffset: m.Next, Seen: seen}, nil
 }
 
-func (p *partition) readSeen(m *manifest, name string) ([]byte, error) {
+func (p *partition) readSeen(m *archive.Manifest, name string) ([]byte, error) {
 	seen, err := p.a.store.ReadFile(m.Seen.Path)
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: read the interval state beside it: %w", name, err)
 	}
-	if int64(len(seen)) != m.Seen.Bytes || digest(seen) != m.Seen.SHA256 {
+	if int64(len(seen)) != m.Seen.Bytes || archive.Digest(seen) != m.Seen.SHA256 {
 		return nil, fmt.Errorf("manifest %s: %s is not the %d bytes that were written; restore it from a copy",
 			name, m.Seen.Path, m.Seen.Bytes)
 	}
@@ -186,10 +188,10 @@ func (p *partition) readSeen(m *manifest, name string) ([]byte, error) {
 
 // dropOlder deletes the sidecars of earlier commits. Later ones may belong to a writer that has fenced this one, so they
 // stay. A failure only leaves a file behind.
-func (p *partition) dropOlder(sidecars []entry) {
+func (p *partition) dropOlder(sidecars []store.Entry) {
 	for _, e := range sidecars {
-		if s, _, ok := parseSpan(e.name); ok && s.next < p.last.next {
-			p.discard(path.Join(p.manifests, e.name))
+		if s, _, ok := archive.ParseSpan(e.Name); ok && s.Next < p.last.Next {
+			p.discard(path.Join(p.manifests, e.Name))
 		}
 	}
 }

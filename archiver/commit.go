@@ -14,6 +14,8 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"weir/archiver/archive"
+	"weir/archiver/store"
 	"weir/ingest"
 )
 
@@ -47,19 +49,19 @@ func (p *partition) Commit(ctx context.Context, cp ingest.Checkpoint) error {
 	return nil
 }
 
-func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*manifest, error) {
+func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*archive.Manifest, error) {
 	m, err := p.prepare(ctx, cp)
 	if err != nil {
 		return nil, err
 	}
-	data, err := m.encode()
+	data, err := m.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest: %w", err)
 	}
-	s := span{m.First, m.Next}
-	name := path.Join(p.manifests, s.manifest())
-	tmp := path.Join(p.commitDir(), s.manifest())
-	if err := p.step("manifest", func() error { return writeFile(p.a.store, tmp, data) }); err != nil {
+	s := m.Span()
+	name := path.Join(p.manifests, s.Manifest())
+	tmp := path.Join(p.commitDir(), s.Manifest())
+	if err := p.step("manifest", func() error { return store.WriteFile(p.a.store, tmp, data) }); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -69,7 +71,7 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*manifest
 		return nil, fmt.Errorf("rename the manifest to %s: %w", name, err)
 	}
 	before, sidecar := p.last, p.seen
-	p.last, p.prevSum, p.seen = s, digest(data), m.Seen.Path
+	p.last, p.prevSum, p.seen = s, archive.Digest(data), m.Seen.Path
 	p.history = append(p.history, s)
 	if err := p.settle(m, name); err != nil {
 		return nil, err
@@ -77,10 +79,10 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*manifest
 	return m, p.step("prune", func() error {
 		if sidecar != "" {
 			p.discard(sidecar)
-			p.discard(path.Join(p.manifests, before.done()))
+			p.discard(path.Join(p.manifests, before.Done()))
 		}
 		for len(p.history) > p.a.cfg.KeepManifests {
-			p.discard(path.Join(p.manifests, p.history[0].manifest()))
+			p.discard(path.Join(p.manifests, p.history[0].Manifest()))
 			p.history = p.history[1:]
 		}
 		return nil
@@ -88,13 +90,13 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*manifest
 }
 
 // prepare does the steps before the manifest, which leave the archive as it was.
-func (p *partition) prepare(ctx context.Context, cp ingest.Checkpoint) (*manifest, error) {
-	m := &manifest{
-		Version: manifestVersion, Topic: p.tp.Topic, Partition: p.tp.Partition,
+func (p *partition) prepare(ctx context.Context, cp ingest.Checkpoint) (*archive.Manifest, error) {
+	m := &archive.Manifest{
+		Version: archive.ManifestVersion, Topic: p.tp.Topic, Partition: p.tp.Partition,
 		First: p.first, Next: cp.NextOffset, Sources: p.sources, Prev: p.prevSum, Created: p.a.now().UTC(),
 	}
 	if len(p.history) > 0 {
-		m.First = p.last.next
+		m.First = p.last.Next
 	}
 	if m.Next <= m.First {
 		return nil, fmt.Errorf("rows were written, but the next offset is not past %d", m.First)
@@ -119,11 +121,11 @@ func (p *partition) prepare(ctx context.Context, cp ingest.Checkpoint) (*manifes
 		}
 	}
 	// The owner in the name keeps a writer that was fenced from touching the sidecar of the one that came after it.
-	m.Seen = manifestSeen{
-		Path:  path.Join(p.manifests, span{m.First, m.Next}.base()+"."+p.owner+".seen"),
-		Bytes: int64(len(cp.Seen)), SHA256: digest(cp.Seen),
+	m.Seen = archive.Seen{
+		Path:  path.Join(p.manifests, m.Span().Base()+"."+p.owner+".seen"),
+		Bytes: int64(len(cp.Seen)), SHA256: archive.Digest(cp.Seen),
 	}
-	return m, p.step("seen", func() error { return writeFile(p.a.store, m.Seen.Path, cp.Seen) })
+	return m, p.step("seen", func() error { return store.WriteFile(p.a.store, m.Seen.Path, cp.Seen) })
 }
 
 func (p *partition) step(name string, fn func() error) error {
@@ -134,13 +136,13 @@ func (p *partition) step(name string, fn func() error) error {
 }
 
 // verify reads a finished file's length and footer back through the store.
-func (p *partition) verify(f *manifestFile) error {
+func (p *partition) verify(f *archive.File) error {
 	e, err := p.a.store.Stat(f.Tmp)
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", f.Tmp, err)
 	}
-	if e.size != f.Bytes {
-		return fmt.Errorf("verify %s: the store has %d bytes of %d", f.Tmp, e.size, f.Bytes)
+	if e.Size != f.Bytes {
+		return fmt.Errorf("verify %s: the store has %d bytes of %d", f.Tmp, e.Size, f.Bytes)
 	}
 	r, err := p.a.store.Open(f.Tmp)
 	if err != nil {
@@ -158,8 +160,8 @@ func (p *partition) verify(f *manifestFile) error {
 
 // settle puts the files of a committed manifest in their places. It may be done again any number of times, also by two
 // writers at once.
-func (p *partition) settle(m *manifest, name string) error {
-	done := path.Join(p.manifests, span{m.First, m.Next}.done())
+func (p *partition) settle(m *archive.Manifest, name string) error {
+	done := path.Join(p.manifests, m.Span().Done())
 	if _, err := p.a.store.Stat(done); err == nil {
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -172,7 +174,7 @@ func (p *partition) settle(m *manifest, name string) error {
 		}
 	}
 	return p.step("done", func() error {
-		if err := writeFile(p.a.store, done, nil); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := store.WriteFile(p.a.store, done, nil); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		return nil
@@ -180,7 +182,7 @@ func (p *partition) settle(m *manifest, name string) error {
 }
 
 // place renames one file, unless it is in its place already.
-func (p *partition) place(f *manifestFile) error {
+func (p *partition) place(f *archive.File) error {
 	if err := p.a.store.MkdirAll(path.Dir(f.Path)); err != nil {
 		return fmt.Errorf("make folder %s: %w", path.Dir(f.Path), err)
 	}
@@ -198,14 +200,14 @@ func (p *partition) place(f *manifestFile) error {
 			"purpose, create the empty file <manifest without .json>.done", f.Tmp, f.Path, f.Rows, f.SHA256)
 	case err != nil:
 		return fmt.Errorf("stat %s: %w", f.Path, err)
-	case e.dir || e.size != f.Bytes:
-		return fmt.Errorf("%s has %d bytes, not the %d that were written; move it away", f.Path, e.size, f.Bytes)
+	case e.Dir || e.Size != f.Bytes:
+		return fmt.Errorf("%s has %d bytes, not the %d that were written; move it away", f.Path, e.Size, f.Bytes)
 	}
 	return p.same(f)
 }
 
 // same tells a file that is in its place from another one that has its name, say of an archive whose _weir folder was lost.
-func (p *partition) same(f *manifestFile) error {
+func (p *partition) same(f *archive.File) error {
 	r, err := p.a.store.Open(f.Path)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", f.Path, err)
@@ -221,7 +223,7 @@ func (p *partition) same(f *manifestFile) error {
 	return nil
 }
 
-func (p *partition) count(m *manifest, took time.Duration) {
+func (p *partition) count(m *archive.Manifest, took time.Duration) {
 	var rows, bytes int64
 	for _, f := range m.Files {
 		rows, bytes = rows+f.Rows, bytes+f.Bytes

@@ -3,49 +3,32 @@ package archiver
 import (
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path"
-	"strings"
-	"time"
+
+	"weir/archiver/store"
 )
 
 // Config says where the archive lies and how its files are cut.
 type Config struct {
-	// Root is the folder of the archive: file:///path, or hdfs://host:port/path. With a standby namenode,
-	// both are given: hdfs://a:8020,b:8020/path.
-	Root string `yaml:"root"`
-	// HDFSUser is the user that writes to HDFS; unused for file roots.
-	HDFSUser string `yaml:"hdfs_user"`
+	store.Config `yaml:",inline"`
 	// RowGroupRows is the most rows of one Parquet row group. A row group is held in memory until it is full.
 	RowGroupRows int `yaml:"row_group_rows"`
 	// OpenHours is how many hours of event time one partition writes at once. A record of one more hour closes the
 	// file that was longest without a row; it waits for the commit on disk.
 	OpenHours int `yaml:"open_hours"`
-	// Deadline is the longest that one call to the store may take.
-	Deadline time.Duration `yaml:"deadline"`
 	// KeepManifests is how many manifests each partition keeps as a history of its commits.
 	KeepManifests int `yaml:"keep_manifests"`
 }
 
-// DefaultConfig returns the values of keys that the configuration does not set. Root has none. The HDFS user is that of
-// HADOOP_USER_NAME, as for all Hadoop clients.
+// DefaultConfig returns the values of keys that the configuration does not set. Root has none.
 func DefaultConfig() Config {
-	user := os.Getenv("HADOOP_USER_NAME")
-	if user == "" {
-		user = "weir"
-	}
-	return Config{HDFSUser: user, RowGroupRows: 64 << 10, OpenHours: 8, Deadline: 30 * time.Second, KeepManifests: 1000}
+	return Config{Config: store.DefaultConfig(), RowGroupRows: 64 << 10, OpenHours: 8, KeepManifests: 1000}
 }
 
 // Validate joins all that is wrong, each as "key: what is wrong".
 func (c Config) Validate() error {
 	var errs []error
-	if _, err := parseRoot(c.Root); err != nil {
-		errs = append(errs, fmt.Errorf("root: %w", err))
-	}
-	if strings.HasPrefix(c.Root, "hdfs:") && c.HDFSUser == "" {
-		errs = append(errs, errors.New("hdfs_user: must be set for an hdfs root"))
+	if err := c.Config.Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	// Row groups of fewer rows cost more in footers than they save in memory.
 	if c.RowGroupRows < 128 || c.RowGroupRows > 1<<20 {
@@ -54,47 +37,8 @@ func (c Config) Validate() error {
 	if c.OpenHours < 1 || c.OpenHours > 256 {
 		errs = append(errs, fmt.Errorf("open_hours: %d is not within 1 and 256", c.OpenHours))
 	}
-	if c.Deadline < 100*time.Millisecond || c.Deadline > 10*time.Minute {
-		errs = append(errs, fmt.Errorf("deadline: %s is not within 100ms and 10m", c.Deadline))
-	}
 	if c.KeepManifests < 1 {
 		errs = append(errs, fmt.Errorf("keep_manifests: %d is not at least 1", c.KeepManifests))
 	}
 	return errors.Join(errs...)
-}
-
-// root is a parsed Config.Root. Hosts is empty for a local folder.
-type root struct {
-	hosts []string
-	dir   string
-}
-
-func parseRoot(s string) (root, error) {
-	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok {
-		return root{}, fmt.Errorf("%q is neither file:///path nor hdfs://host:port/path", s)
-	}
-	slash := strings.IndexByte(rest, '/')
-	if slash < 0 || path.Clean(rest[slash:]) == "/" {
-		return root{}, fmt.Errorf("%q names no folder", s)
-	}
-	r := root{dir: path.Clean(rest[slash:])}
-	authority := rest[:slash]
-	switch scheme {
-	case "file":
-		if authority != "" {
-			return root{}, fmt.Errorf("%q: a file root has three slashes and no host", s)
-		}
-	case "hdfs":
-		for host := range strings.SplitSeq(authority, ",") {
-			name, port, err := net.SplitHostPort(host)
-			if err != nil || name == "" || port == "" {
-				return root{}, fmt.Errorf("%q: %q is not host:port of a namenode", s, host)
-			}
-			r.hosts = append(r.hosts, host)
-		}
-	default:
-		return root{}, fmt.Errorf("%q: scheme %q is neither file nor hdfs", s, scheme)
-	}
-	return r, nil
 }

@@ -24,15 +24,3 @@ func realRoot(t *testing.T) string {
 func TestHDFSSink(t *testing.T) {
 	sinktest.Run(t, func(t *testing.T) sinktest.Harness { return harness(realRoot(t)) })
 }
-
-func TestHDFSStore(t *testing.T) {
-	r, err := parseRoot(realRoot(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := newHDFSStore(r, DefaultConfig().HDFSUser, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	storeSuite(t, s)
-}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"weir/archiver/archive"
+	"weir/archiver/store"
 	"weir/ingest"
 	"weir/schema"
 )
@@ -31,24 +33,24 @@ type partition struct {
 	owner          string
 	tmp, manifests string
 
-	last    span   // of the last commit; zero when history is empty
-	history []span // manifests that are kept, oldest first
-	prevSum string // SHA-256 of the last manifest
-	seen    string // path of the last sidecar
+	last    archive.Span   // of the last commit; zero when history is empty
+	history []archive.Span // manifests that are kept, oldest first
+	prevSum string         // SHA-256 of the last manifest
+	seen    string         // path of the last sidecar
 
 	first    int64               // the first offset written, before the first commit
 	hours    map[int64]*hourFile // open files by hour since 1970
-	finished []manifestFile      // closed files that wait for the commit
+	finished []archive.File      // closed files that wait for the commit
 	sources  map[string]int64    // rows by source since the last commit
 	seq      int                 // numbers temporary files
 	nth      int                 // numbers files within a commit
 	clock    int64               // counts uses of open files
-	rows     []row               // reused
+	rows     []archive.Row       // reused
 	broken   error               // the first failure; the partition must be opened again
 	closed   bool
 }
 
-type parquetWriter = parquet.GenericWriter[row]
+type parquetWriter = parquet.GenericWriter[archive.Row]
 
 // hourFile is an open file for one hour of event time.
 type hourFile struct {
@@ -63,13 +65,13 @@ type hourFile struct {
 
 // output counts and sums what goes into a file, to be compared with what comes out of the store.
 type output struct {
-	file
+	store.File
 	sum hash.Hash
 	n   int64
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	n, err := o.file.Write(p)
+	n, err := o.File.Write(p)
 	o.sum.Write(p[:n])
 	o.n += int64(n)
 	return n, err
@@ -96,8 +98,8 @@ func (p *partition) Write(_ context.Context, b *schema.Batch) error {
 	if p.broken != nil {
 		return p.broken
 	}
-	if len(p.history) > 0 && b.KafkaOffset < p.last.next {
-		return p.fail("write", fmt.Errorf("offset %d was committed before, up to %d", b.KafkaOffset, p.last.next))
+	if len(p.history) > 0 && b.KafkaOffset < p.last.Next {
+		return p.fail("write", fmt.Errorf("offset %d was committed before, up to %d", b.KafkaOffset, p.last.Next))
 	}
 	if p.first < 0 && len(b.Records) > 0 {
 		p.first = b.KafkaOffset
@@ -109,14 +111,14 @@ func (p *partition) Write(_ context.Context, b *schema.Batch) error {
 }
 
 func (p *partition) write(b *schema.Batch) error {
-	res := newResource(b)
+	res := archive.NewResource(b)
 	for start := 0; start < len(b.Records); {
 		// Neighbours are mostly of one hour, so they are written together. The number bounds the rows held here.
-		hour := eventTime(&b.Records[start]) / int64(time.Hour)
+		hour := archive.EventTime(&b.Records[start]) / int64(time.Hour)
 		end := start
 		p.rows = p.rows[:0]
-		for ; end < len(b.Records) && end-start < 1024 && eventTime(&b.Records[end])/int64(time.Hour) == hour; end++ {
-			p.rows = append(p.rows, res.record(b, &b.Records[end]))
+		for ; end < len(b.Records) && end-start < 1024 && archive.EventTime(&b.Records[end])/int64(time.Hour) == hour; end++ {
+			p.rows = append(p.rows, res.Row(b, &b.Records[end]))
 		}
 		f, err := p.hourFile(hour)
 		if err != nil {
@@ -141,18 +143,18 @@ func (p *partition) addSource(source string, n int64) {
 	p.sources[source] += n
 }
 
-func (f *hourFile) write(rows []row, records []schema.Record, offset int64) error {
+func (f *hourFile) write(rows []archive.Row, records []schema.Record, offset int64) error {
 	if _, err := f.w.Write(rows); err != nil {
 		return err
 	}
 	for i := range records {
-		at := eventTime(&records[i])
+		at := archive.EventTime(&records[i])
 		if f.rows == 0 {
 			f.min, f.max, f.first = at, at, offset
 		}
 		f.min, f.max, f.last = min(f.min, at), max(f.max, at), offset
 		f.rows++
-		f.pending += rows[i].size()
+		f.pending += rows[i].Size()
 	}
 	if f.pending < rowGroupBytes {
 		return nil
@@ -185,8 +187,8 @@ func (p *partition) hourFile(hour int64) (*hourFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", f.tmp, err)
 	}
-	f.out = &output{file: created, sum: sha256.New()}
-	f.w = newWriter(f.out, p.a.cfg.RowGroupRows)
+	f.out = &output{File: created, sum: sha256.New()}
+	f.w = archive.NewWriter(f.out, p.a.cfg.RowGroupRows)
 	p.hours[hour] = f
 	return f, nil
 }
@@ -201,8 +203,8 @@ func (p *partition) finish(f *hourFile) error {
 	}
 	delete(p.hours, f.hour)
 	p.nth++
-	p.finished = append(p.finished, manifestFile{
-		Tmp: f.tmp, Path: finalPath(p.tp, f.hour, f.first, f.last, p.nth),
+	p.finished = append(p.finished, archive.File{
+		Tmp: f.tmp, Path: archive.FinalPath(p.tp, f.hour, f.first, f.last, p.nth),
 		Rows: f.rows, Bytes: f.out.n, SHA256: hex.EncodeToString(f.out.sum.Sum(nil)),
 		MinTime: time.Unix(0, f.min).UTC(), MaxTime: time.Unix(0, f.max).UTC(),
 	})
@@ -224,5 +226,5 @@ func (p *partition) Close() error {
 		return nil
 	}
 	p.broken = errors.New("archiver: partition is closed")
-	return removeTree(p.a.store, p.dir())
+	return store.RemoveTree(p.a.store, p.dir())
 }

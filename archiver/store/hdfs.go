@@ -1,4 +1,4 @@
-package archiver
+package store
 
 import (
 	"context"
@@ -121,7 +121,7 @@ func answered(err error) bool {
 	return false
 }
 
-func (s *hdfsStore) Create(name string) (file, error) {
+func (s *hdfsStore) Create(name string) (File, error) {
 	f := &hdfsFile{deadline: s.deadline}
 	opts := s.opts
 	opts.DatanodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -244,8 +244,8 @@ func (s *hdfsStore) ReadFile(name string) ([]byte, error) {
 	return data, errors.Join(err, r.Close())
 }
 
-func (s *hdfsStore) List(name string) ([]entry, error) {
-	var entries []entry
+func (s *hdfsStore) List(name string) ([]Entry, error) {
+	var entries []Entry
 	err := s.call(func(c *hdfs.Client) error {
 		infos, err := c.ReadDir(s.path(name))
 		if err != nil {
@@ -256,11 +256,11 @@ func (s *hdfsStore) List(name string) ([]entry, error) {
 		}
 		return nil
 	})
-	sort.Slice(entries, func(i, j int) bool { return entries[i].name < entries[j].name })
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Name < entries[j].Name })
 	return entries, err
 }
 
-func (s *hdfsStore) Stat(name string) (e entry, err error) {
+func (s *hdfsStore) Stat(name string) (e Entry, err error) {
 	err = s.call(func(c *hdfs.Client) error {
 		info, err := c.Stat(s.path(name))
 		if err == nil {
@@ -271,11 +271,11 @@ func (s *hdfsStore) Stat(name string) (e entry, err error) {
 	return e, err
 }
 
-func (s *hdfsStore) Open(name string) (reader, error) {
+func (s *hdfsStore) Open(name string) (Reader, error) {
 	return s.open(name, new(int64))
 }
 
-func (s *hdfsStore) open(name string, size *int64) (reader, error) {
+func (s *hdfsStore) open(name string, size *int64) (Reader, error) {
 	r := &hdfsReader{deadline: s.deadline}
 	err := s.call(func(c *hdfs.Client) (err error) {
 		if r.r, err = c.Open(s.path(name)); err == nil {

@@ -1,4 +1,5 @@
-package archiver
+// Package store is the little that the archive asks of a file system, over HDFS and local folders.
+package store
 
 import (
 	"errors"
@@ -9,14 +10,14 @@ import (
 	"time"
 )
 
-// store is the little that the archive asks of a file system. Names are relative to the root, with slashes.
+// Store is the little that the archive asks of a file system. Names are relative to the root, with slashes.
 //
 // Every call ends within the deadline or shortly after. Errors match fs.ErrNotExist and fs.ErrExist under errors.Is where
 // they mean that. Any other error leaves open whether the call took effect: Open of the Archiver finds out.
-type store interface {
+type Store interface {
 	// Create makes a new file in a folder that exists; fs.ErrExist when the name is taken, fs.ErrNotExist when the
 	// folder is gone. The fence in partition.go rests on the latter.
-	Create(name string) (file, error)
+	Create(name string) (File, error)
 	// Rename moves a file, atomically for readers and for a crash. fs.ErrExist when the destination exists, which
 	// holds against the past; two renames at once to one name are kept apart by the fence.
 	Rename(from, to string) error
@@ -27,35 +28,36 @@ type store interface {
 	// ReadFile returns a whole file.
 	ReadFile(name string) ([]byte, error)
 	// List returns the entries of a folder by ascending name.
-	List(name string) ([]entry, error)
+	List(name string) ([]Entry, error)
 	// Stat returns what List says of one name.
-	Stat(name string) (entry, error)
+	Stat(name string) (Entry, error)
 	// Open reads a file at random.
-	Open(name string) (reader, error)
+	Open(name string) (Reader, error)
 	// Close ends the store's connections.
 	Close() error
 }
 
-// file is a file being written. It is durable after Close returned nil, and no sooner.
-type file interface {
+// File is a file being written. It is durable after Close returned nil, and no sooner.
+type File interface {
 	io.Writer
 	Close() error
 	// Abort gives the file up without waiting for the server; what is there of it stays.
 	Abort()
 }
 
-type reader interface {
+type Reader interface {
 	io.ReaderAt
 	io.Closer
 }
 
-type entry struct {
-	name string // base name
-	size int64
-	dir  bool
+type Entry struct {
+	Name string // base name
+	Size int64
+	Dir  bool
 }
 
-func newStore(cfg Config) (store, error) {
+// Open makes the store of a root. HDFS is first contacted by a call.
+func Open(cfg Config) (Store, error) {
 	r, err := parseRoot(cfg.Root)
 	if err != nil {
 		return nil, fmt.Errorf("root: %w", err)
@@ -66,8 +68,8 @@ func newStore(cfg Config) (store, error) {
 	return newHDFSStore(r, cfg.HDFSUser, cfg.Deadline)
 }
 
-// writeFile creates a file with the given content.
-func writeFile(s store, name string, data []byte) error {
+// WriteFile creates a file with the given content.
+func WriteFile(s Store, name string, data []byte) error {
 	f, err := s.Create(name)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
@@ -83,9 +85,9 @@ func writeFile(s store, name string, data []byte) error {
 	return nil
 }
 
-// removeTree deletes a folder and what is in it. A writer that still adds files makes it start over; once the folder is
+// RemoveTree deletes a folder and what is in it. A writer that still adds files makes it start over; once the folder is
 // gone, that writer can add none.
-func removeTree(s store, name string) error {
+func RemoveTree(s Store, name string) error {
 	const tries = 20
 	var err error
 	for try := range tries {
@@ -97,15 +99,15 @@ func removeTree(s store, name string) error {
 	return fmt.Errorf("remove %s: %w", name, err)
 }
 
-func removeOnce(s store, name string) error {
+func removeOnce(s Store, name string) error {
 	entries, err := s.List(name)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		child := path.Join(name, e.name)
-		if e.dir {
-			err = removeTree(s, child)
+		child := path.Join(name, e.Name)
+		if e.Dir {
+			err = RemoveTree(s, child)
 		} else {
 			err = s.Remove(child)
 		}

@@ -1,4 +1,4 @@
-package archiver
+package archive
 
 import (
 	"encoding/base64"
@@ -14,11 +14,11 @@ import (
 	"weir/schema"
 )
 
-// row is one record as a row of the archive. deployments/spark/README.md describes the columns.
+// Row is one record as a row of the archive. deployments/spark/README.md describes the columns.
 //
 // The time unit is always given: the default of nanoseconds is refused by Spark. Values of maps are never optional: the
 // writer would store nulls. The codec is set on the writer, because a codec on a map field panics.
-type row struct {
+type Row struct {
 	Timestamp      int64             `parquet:"timestamp,timestamp(microsecond),delta"`
 	TimestampNS    int64             `parquet:"timestamp_ns,delta"`
 	ObservedNS     int64             `parquet:"observed_ns,delta"`
@@ -48,10 +48,10 @@ type row struct {
 	Attributes     map[string]string `parquet:"attributes"`
 }
 
-// newWriter makes the writer of one file. Reset is not used to save its buffers: parquet-go 0.32.0 then writes empty column
+// NewWriter makes the writer of one file. Reset is not used to save its buffers: parquet-go 0.32.0 then writes empty column
 // names into the footer of the next file that has several row groups, which Spark refuses.
-func newWriter(w io.Writer, rowGroupRows int) *parquet.GenericWriter[row] {
-	return parquet.NewGenericWriter[row](w,
+func NewWriter(w io.Writer, rowGroupRows int) *parquet.GenericWriter[Row] {
+	return parquet.NewGenericWriter[Row](w,
 		parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}),
 		parquet.MaxRowsPerRowGroup(int64(rowGroupRows)),
 		parquet.PageBufferSize(256<<10),
@@ -64,24 +64,24 @@ func newWriter(w io.Writer, rowGroupRows int) *parquet.GenericWriter[row] {
 	)
 }
 
-// eventTime is the time that a record is filed under: its own, or when it has none the time it was observed at.
-func eventTime(r *schema.Record) int64 {
+// EventTime is the time that a record is filed under: its own, or when it has none the time it was observed at.
+func EventTime(r *schema.Record) int64 {
 	if r.Time > 0 {
 		return r.Time
 	}
 	return max(r.Observed, 0)
 }
 
-// resource is what the rows of one batch share. The strings belong to the batch.
-type resource struct {
-	row   row
+// Resource is what the rows of one batch share. The strings belong to the batch.
+type Resource struct {
+	row   Row
 	attrs map[string]string
 }
 
-// newResource sorts a batch's resource attributes into columns, labels and the rest.
-func newResource(b *schema.Batch) resource {
-	res := resource{attrs: map[string]string{}}
-	res.row = row{
+// NewResource sorts a batch's resource attributes into columns, labels and the rest.
+func NewResource(b *schema.Batch) Resource {
+	res := Resource{attrs: map[string]string{}}
+	res.row = Row{
 		Source: b.Source, Incarnation: b.Begin.Incarnation.String(), Topic: b.Topic,
 		KafkaPartition: int32(b.Partition), KafkaOffset: b.KafkaOffset, Labels: map[string]string{},
 	}
@@ -103,10 +103,10 @@ func newResource(b *schema.Batch) resource {
 	return res
 }
 
-// record makes a record's row. Its memory is the batch's: the Parquet writer copies it.
-func (res *resource) record(b *schema.Batch, r *schema.Record) row {
+// Row makes a record's row. Its memory is the batch's: the Parquet writer copies it.
+func (res *Resource) Row(b *schema.Batch, r *schema.Record) Row {
 	out := res.row
-	at := eventTime(r)
+	at := EventTime(r)
 	out.Timestamp, out.TimestampNS, out.ObservedNS = at/1000, r.Time, r.Observed
 	out.ID, out.Offset = b.ID(r), r.Offset
 	out.Severity, out.Level = r.Severity, r.SeverityText
@@ -162,8 +162,8 @@ func attrText(a schema.Attr) string {
 	}
 }
 
-// size estimates the memory that a row takes in a row group that is not compressed yet.
-func (r *row) size() int {
+// Size estimates the memory that a row takes in a row group that is not compressed yet.
+func (r *Row) Size() int {
 	n := 200 + len(r.Body) + len(r.ID)
 	for k, v := range r.Attributes {
 		n += len(k) + len(v)

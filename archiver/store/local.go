@@ -1,4 +1,4 @@
-package archiver
+package store
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ func newLocalStore(dir string) (*localStore, error) {
 
 func (s *localStore) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
 
-func (s *localStore) Create(name string) (file, error) {
+func (s *localStore) Create(name string) (File, error) {
 	f, err := os.OpenFile(s.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return nil, err
@@ -85,12 +85,12 @@ func (s *localStore) MkdirAll(name string) error {
 
 func (s *localStore) ReadFile(name string) ([]byte, error) { return os.ReadFile(s.path(name)) }
 
-func (s *localStore) List(name string) ([]entry, error) {
+func (s *localStore) List(name string) ([]Entry, error) {
 	dirents, err := os.ReadDir(s.path(name))
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]entry, 0, len(dirents))
+	entries := make([]Entry, 0, len(dirents))
 	for _, d := range dirents {
 		info, err := d.Info()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -104,23 +104,23 @@ func (s *localStore) List(name string) ([]entry, error) {
 	return entries, nil
 }
 
-func (s *localStore) Stat(name string) (entry, error) {
+func (s *localStore) Stat(name string) (Entry, error) {
 	info, err := os.Stat(s.path(name))
 	if err != nil {
-		return entry{}, err
+		return Entry{}, err
 	}
 	return localEntry(info), nil
 }
 
-func localEntry(info fs.FileInfo) entry {
-	e := entry{name: info.Name(), dir: info.IsDir()}
-	if !e.dir {
-		e.size = info.Size()
+func localEntry(info fs.FileInfo) Entry {
+	e := Entry{Name: info.Name(), Dir: info.IsDir()}
+	if !e.Dir {
+		e.Size = info.Size()
 	}
 	return e
 }
 
-func (s *localStore) Open(name string) (reader, error) {
+func (s *localStore) Open(name string) (Reader, error) {
 	f, err := os.Open(s.path(name))
 	if err != nil {
 		return nil, err

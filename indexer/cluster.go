@@ -2,9 +2,6 @@ package indexer
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,13 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/elastic/elastic-transport-go/v8/elastictransport"
 	"github.com/elastic/go-elasticsearch/v8"
+
+	"weir/internal/secret"
 )
 
 // Cluster is the connection to Elasticsearch.
@@ -38,16 +36,9 @@ func Connect(cfg Config) (*Cluster, error) {
 	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	transport.ResponseHeaderTimeout = cfg.RequestTimeout
 	transport.MaxIdleConnsPerHost = cfg.Concurrency
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("indexer.ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("indexer.ca_file: %s holds no PEM certificate", cfg.CAFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	var err error
+	if transport.TLSClientConfig, err = secret.TLS(cfg.CAFile); err != nil {
+		return nil, fmt.Errorf("indexer.%w", err)
 	}
 	return connect(cfg, transport, transport.CloseIdleConnections)
 }
@@ -107,22 +98,14 @@ func (a *credentials) header() string {
 }
 
 func (a *credentials) read() error {
-	password, err := secret(a.cfg.PasswordEnv, a.cfg.PasswordFile)
+	c := a.cfg
+	now, err := secret.Credentials{Username: c.Username, PasswordEnv: c.PasswordEnv, PasswordFile: c.PasswordFile, APIKeyEnv: c.APIKeyEnv, APIKeyFile: c.APIKeyFile}.Header()
 	if err != nil {
-		return fmt.Errorf("password_file: %w", err)
-	}
-	key, err := secret(a.cfg.APIKeyEnv, a.cfg.APIKeyFile)
-	if err != nil {
-		return fmt.Errorf("api_key_file: %w", err)
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case key != "":
-		a.now = "ApiKey " + key
-	case a.cfg.Username != "":
-		a.now = "Basic " + base64.StdEncoding.EncodeToString([]byte(a.cfg.Username+":"+password))
-	}
+	a.now = now
 	return nil
 }
 

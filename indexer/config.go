@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -90,15 +89,4 @@ func (c *Config) Validate() error {
 	bad(c.Concurrency < 1 || c.Concurrency > 256, "concurrency: %d is not within 1 and 256", c.Concurrency)
 	bad(c.RequestTimeout <= 0, "request_timeout: must be above zero")
 	return errors.Join(errs...)
-}
-
-func secret(env, file string) (string, error) {
-	if file != "" {
-		b, err := os.ReadFile(file)
-		return strings.TrimSpace(string(b)), err
-	}
-	if env == "" {
-		return "", nil
-	}
-	return os.Getenv(env), nil
 }

@@ -5,13 +5,13 @@ package ingest
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
+
+	"weir/internal/secret"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
@@ -159,17 +159,11 @@ func (c *TLSConfig) load() (*tls.Config, error) {
 	if c == nil {
 		return nil, nil
 	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: %s holds no PEM certificate", c.CAFile)
-		}
+	t, err := secret.TLS(c.CAFile)
+	if err != nil {
+		return nil, err
 	}
+	t.ServerName = c.ServerName
 	if c.CertFile != "" || c.KeyFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
@@ -184,13 +178,9 @@ func (c *SASLConfig) mechanism() (sasl.Mechanism, error) {
 	if c == nil {
 		return nil, nil
 	}
-	password := os.Getenv(c.PasswordEnv)
-	if c.PasswordFile != "" {
-		b, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("password_file: %w", err)
-		}
-		password = trimNewline(string(b))
+	password, err := secret.Read(c.PasswordEnv, c.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	if password == "" {
 		return nil, errors.New("the password is empty")
@@ -203,11 +193,4 @@ func (c *SASLConfig) mechanism() (sasl.Mechanism, error) {
 	default:
 		return plain.Mechanism{Username: c.Username, Password: password}, nil
 	}
-}
-
-func trimNewline(s string) string {
-	for len(s) > 0 && (s[len(s)-1] == '\n' || s[len(s)-1] == '\r') {
-		s = s[:len(s)-1]
-	}
-	return s
 }

@@ -4,22 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"weir/internal/config"
+	"weir/internal/secret"
 )
 
 // Client speaks to one space of one Kibana.
@@ -41,45 +38,16 @@ func Connect(cfg config.Kibana) (*Client, error) {
 		return nil, fmt.Errorf("kibana.%w", err)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("kibana.ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kibana.ca_file: %s holds no PEM certificate", cfg.CAFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	var err error
+	if transport.TLSClientConfig, err = secret.TLS(cfg.CAFile); err != nil {
+		return nil, fmt.Errorf("kibana.%w", err)
 	}
 	c := &Client{cfg: cfg, http: &http.Client{Transport: transport, Timeout: timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}} // to a login page, of which nothing is to be had
-	password, err := secret(cfg.PasswordEnv, cfg.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("kibana.password_file: %w", err)
-	}
-	key, err := secret(cfg.APIKeyEnv, cfg.APIKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("kibana.api_key_file: %w", err)
-	}
-	switch {
-	case key != "":
-		c.auth = "ApiKey " + key
-	case cfg.Username != "":
-		c.auth = "Basic " + base64.StdEncoding.EncodeToString([]byte(cfg.Username+":"+password))
+	if c.auth, err = (secret.Credentials{Username: cfg.Username, PasswordEnv: cfg.PasswordEnv, PasswordFile: cfg.PasswordFile, APIKeyEnv: cfg.APIKeyEnv, APIKeyFile: cfg.APIKeyFile}).Header(); err != nil {
+		return nil, fmt.Errorf("kibana.%w", err)
 	}
 	return c, nil
-}
-
-func secret(env, file string) (string, error) {
-	if file != "" {
-		b, err := os.ReadFile(file)
-		return strings.TrimSpace(string(b)), err
-	}
-	if env == "" {
-		return "", nil
-	}
-	return os.Getenv(env), nil
 }
 
 // Close ends the connections.

@@ -586,14 +586,15 @@ func (s *source) pickUp() error {
 }
 
 // ripe says how many of a log's last files may be taken up. Between the copy and the truncation of a copytruncate, the copy and the file at
-// the log's path are the same lines: such a copy is waited for, and what comes after it.
+// the log's path are the same lines: such a copy is waited for, and what comes after it. The two may be seconds apart where the disk is busy, since
+// logrotate waits until the copy is on it. A copy that stays is taken up in the end.
 func (s *source) ripe(files []logFile) int {
 	last := len(files) - 1
 	if last < 0 || files[last].path != s.path {
 		return len(files)
 	}
 	for i, f := range files[:last] {
-		if f.packed || time.Since(f.info.ModTime()) >= s.a.pace() || f.first.Print != files[last].first.Print {
+		if f.packed || time.Since(f.info.ModTime()) >= 60*s.a.pace() || f.first.Print != files[last].first.Print {
 			continue
 		}
 		v := f.seen

@@ -487,26 +487,33 @@ func TestPlainLateWriter(t *testing.T) {
 	f.noLoss()
 }
 
-// TestPlainMidCopy has the agent come between the copy and the truncation of a copytruncate.
+// TestPlainMidCopy has the agent come between the copy and the truncation of a copytruncate, also where the truncation waits for a slow disk.
 func TestPlainMidCopy(t *testing.T) {
-	f, h := setupPlain(t)
-	f.cfg.Poll = 25 * time.Millisecond // logs are looked for once a second
-	h.write("one", "two")
-	data, err := os.ReadFile(h.path)
-	if err == nil {
-		err = os.WriteFile(h.path+".1", data, 0o600)
+	for _, age := range []time.Duration{0, 20 * time.Second} {
+		t.Run(age.String(), func(t *testing.T) {
+			f, h := setupPlain(t)
+			f.cfg.Poll = 25 * time.Millisecond // logs are looked for once a second
+			h.write("one", "two")
+			data, err := os.ReadFile(h.path)
+			if err == nil {
+				err = os.WriteFile(h.path+".1", data, 0o600)
+			}
+			if err == nil {
+				err = os.Chtimes(h.path+".1", time.Time{}, time.Now().Add(-age))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.start()()
+			f.await("the source", func() bool { return len(f.agent.Status()) == 1 })
+			if err := os.Truncate(h.path, 0); err != nil {
+				t.Fatal(err)
+			}
+			h.write("three")
+			f.expect(h.want...)
+			f.noLoss()
+		})
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.start()()
-	f.await("the source", func() bool { return len(f.agent.Status()) == 1 })
-	if err := os.Truncate(h.path, 0); err != nil {
-		t.Fatal(err)
-	}
-	h.write("three")
-	f.expect(h.want...)
-	f.noLoss()
 }
 
 // TestPlainSeen looks at a file, changes it, and looks again.

@@ -12,6 +12,9 @@ help: ## this list
 build: ## bin/weir
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X weir/internal/cli.version=$(VERSION)' -o bin/weir ./cmd/weir
 
+image: build ## bin/weir-image.tar for `docker load` or `ctr images import`, and the list of its parts; the same commit gives the same bytes
+	$(GO) run ./internal/image -tag weir:$(VERSION)
+
 run: build ## weir on this machine alone: an embedded broker, this host's containers or pretended ones; Ctrl-C stops it
 	bin/weir up
 
@@ -24,6 +27,7 @@ test: lint ## lint, and the fast suite under the race detector; needs Go alone
 lint: ## format check, vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted"; exit 1; }
 	$(GO) vet ./... ./testdata/e2e/writer
+	$(GO) vet -tags e2e,k8s ./internal/e2e
 	$(GO) vet -tags e2e ./internal/e2e ./internal/cli ./ingest ./archiver/... ./indexer/... ./agent/kube ./internal/search ./internal/kibana
 	$(GO) tool staticcheck ./...
 
@@ -32,12 +36,22 @@ e2e: stack-up ## ten real containers through the real servers, with kills on the
 	$(GO) test -tags e2e -count=1 -timeout 30m -v ./ingest ./archiver/... ./indexer ./agent/kube ./internal/cli ./internal/search ./internal/kibana ./internal/e2e 2>&1 | tee .stack/log/e2e.log || status=1; \
 	grep '^RESULT e2e ' .stack/log/e2e.log || { echo "RESULT e2e finished=0"; status=1; }; exit $$status
 
-# The promise is for 200-byte records: 150 ns each way between a record and its OTLP bytes.
+manifests: ## reads deployments/kubernetes strictly with Kubernetes' own types
+	cd deployments/dev/kubernetes && $(GO) test -count=1 .
+
+KUBERNETES = $(abspath .stack/dist/kubernetes)
+
+e2e-k8s: ## a one-node Kubernetes, built here (five minutes, once), that runs weir by its manifests; counts what pods write through an update and an eviction
+	@deployments/dev/kubernetes/build $(KUBERNETES); $(STACK) up kafka elasticsearch hdfs && eval "$$($(STACK) env)"; export WEIR_KUBERNETES=$(KUBERNETES) WEIR_KUBE_APISERVER=$(KUBERNETES)/kube-apiserver; status=0; \
+	$(GO) test -tags e2e,k8s -count=1 -timeout 20m -v -run 'TestKubernetes' ./internal/e2e 2>&1 | tee .stack/log/e2e-k8s.log || status=1; \
+	grep '^RESULT e2e-k8s ' .stack/log/e2e-k8s.log || { echo "RESULT e2e-k8s finished=0"; status=1; }; exit $$status
+
 soak: stack-up ## a storm of containers, kills of the agent and a restart of Kafka, for SOAK=5m; wants every line or its loss record
 	@eval "$$($(STACK) env)"; export WEIR_SOAK=$${SOAK:-5m}; status=0; \
 	$(GO) test -tags e2e -count=1 -timeout 60m -v -run TestSoak ./internal/e2e 2>&1 | tee .stack/log/soak.log || status=1; \
 	grep '^RESULT soak ' .stack/log/soak.log || { echo "RESULT soak finished=0"; status=1; }; exit $$status
 
+# The promise is for 200-byte records: 150 ns each way between a record and its OTLP bytes.
 bench: ## benchmarks of the hot path; compare two outputs with `go tool benchstat`
 	@$(GO) test -run '^$$' -bench . -benchmem ./schema ./agent ./indexer | tee bench.txt | grep -v '^\(PASS\|goos\|goarch\)'; \
 	awk '/^BenchmarkEncode/ {e = $$5} /^BenchmarkDecode/ {d = $$5} /^BenchmarkLineToRecord/ {l = $$3} /^BenchmarkDocument/ {j = $$3} \
@@ -76,4 +90,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: bench-indexer help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate
+.PHONY: manifests e2e-k8s image bench-indexer help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate

@@ -4,6 +4,8 @@ package main
 import (
 	"os"
 
+	_ "golang.org/x/crypto/x509roots/fallback" // the image has no authorities of its own
+
 	"weir/internal/cli"
 )
 

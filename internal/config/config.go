@@ -147,6 +147,12 @@ func Load(path string, env func(string) string) (Config, error) {
 	if v := env("WEIR_ELASTICSEARCH_URL"); v != "" {
 		c.Indexer.Addresses = strings.Split(v, ",")
 	}
+	if v := env("WEIR_NODE"); v != "" {
+		c.Agent.Node = v
+	}
+	if v := env("WEIR_HTTP_LISTEN"); v != "" {
+		c.HTTP.Listen = v
+	}
 	if v := env("WEIR_KIBANA_URL"); v != "" {
 		c.Kibana.URL = v
 	}

@@ -1,0 +1,264 @@
+//go:build e2e && k8s
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/ingest"
+	"weir/schema"
+)
+
+const (
+	k8sWriters = 8
+	k8sLines   = 6000 // of each
+)
+
+// TestKubernetes runs weir as its manifests have it, on a Kubernetes of one node and the stack's servers, and counts what pods write while the agent is
+// updated and evicted.
+func TestKubernetes(t *testing.T) {
+	s := need(t)
+	brokers := strings.Split(s.kafka, ",")
+	repository, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKafka(t, brokers)
+	freshTopics(t, k, brokers)
+	c := newCluster(t)
+	// The kubelet keeps logs and the agent its state at places of the host: those of an earlier run are not ours. At the end nobody but the kubelet stops containers.
+	namespaces := []string{"weir-e2e-shop", "weir", "weir-node"}
+	forget := func() {
+		for _, namespace := range namespaces {
+			logs, _ := filepath.Glob("/var/log/pods/" + namespace + "_*")
+			for _, dir := range append(logs, "/var/lib/weir/agent") {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Log(err)
+				}
+			}
+		}
+	}
+	forget()
+	t.Cleanup(func() {
+		if err := c.try(append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=90s"}, namespaces...)...); err != nil {
+			t.Error(err)
+		}
+		forget()
+	})
+	for name, dir := range map[string]string{"weir": "./cmd/weir", "writer": "./testdata/e2e/writer", "pause": "./testdata/e2e/pause"} {
+		run(t, repository, []string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-o", c.path("bin/"+name), dir)
+		c.image(repository, "docker.io/library/"+name+":e2e", c.path("bin/"+name))
+	}
+	run(t, repository, []string{"WEIR_KAFKA_BROKERS=" + s.kafka}, c.path("bin/weir"), "topics", "apply")
+
+	overlay := c.manifests(repository, s)
+	c.kubectl("apply", "--server-side", "-k", overlay)
+	c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/agent", "--timeout=120s")
+	for _, name := range []string{"indexer", "archiver", "processor"} {
+		c.kubectl("-n", "weir", "rollout", "status", "deployment/"+name, "--timeout=120s")
+	}
+
+	c.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: weir-e2e-shop}\n")
+	c.apply(fmt.Sprintf(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ledger, namespace: weir-e2e-shop}
+spec:
+  replicas: %d
+  selector: {matchLabels: {app.kubernetes.io/name: ledger}}
+  template:
+    metadata: {labels: {app.kubernetes.io/name: ledger, team: payments}}
+    spec:
+      hostNetwork: true
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: docker.io/library/writer:e2e
+        imagePullPolicy: Never
+        env: [{name: LINES, value: "%d"}, {name: SECONDS, value: "45"}, {name: WAIT, value: "1"}]
+`, k8sWriters, k8sLines))
+	c.kubectl("-n", "weir-e2e-shop", "rollout", "status", "deployment/ledger", "--timeout=120s")
+
+	// A rolling update while they write, then an eviction.
+	before := c.agentPod()
+	c.kubectl("-n", "weir-node", "patch", "daemonset", "agent", "-p", `{"spec":{"template":{"metadata":{"annotations":{"e2e":"2"}}}}}`)
+	c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/agent", "--timeout=120s")
+	updated := c.agentPod()
+	if updated == before {
+		t.Error("the update made no new pod")
+	}
+	c.evict(updated)
+	c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/agent", "--timeout=120s")
+	await(t, time.Minute, "the pod after the eviction", func() bool { p := c.agentPod(); return p != "" && p != updated })
+
+	got := podsLines(t, k, k8sWriters*k8sLines)
+	missing := k8sWriters*k8sLines - got.unique
+	fmt.Printf("RESULT e2e-k8s written=%d delivered=%d repeated=%d unexplained=%d pods=%d\n", k8sWriters*k8sLines, got.unique, got.repeated, missing-got.losses, len(got.pods))
+	if missing != 0 || got.repeated != 0 || got.losses != 0 || len(got.pods) != k8sWriters {
+		t.Errorf("%d missing, %d repeated, %d loss records, of %d pods", missing, got.repeated, got.losses, len(got.pods))
+	}
+	for _, p := range got.wrong {
+		t.Error(p)
+	}
+	c.rights()
+}
+
+// manifests copies the tree, names the servers of the stack in its configurations, and returns the overlay.
+func (c *cluster) manifests(repository string, s servers) string {
+	c.t.Helper()
+	dir := c.path("manifests")
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(repository, "deployments/kubernetes"))); err != nil {
+		c.t.Fatal(err)
+	}
+	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	for name, text := range map[string]string{
+		"base/node/agent.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nagent:\n  docker_host: none\n  pods_dir: /var/log/pods\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
+			s.kafka, c.api, account, account),
+		"base/platform/weir.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nindexer: {addresses: [%q], namespace: k8s, apply: true}\narchiver: {root: %q}\nlog: {format: json}\n", s.kafka, s.elasticsearch, "hdfs://"+s.namenode+"/weir-k8s"),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "overlays/dev")
+}
+
+func (c *cluster) agentPod() string {
+	return c.kubectl("-n", "weir-node", "get", "pods", "-l", "app.kubernetes.io/name=weir-agent", "--field-selector", "status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
+}
+
+func (c *cluster) evict(pod string) {
+	c.t.Helper()
+	cmd := c.command("create", "--raw", "/api/v1/namespaces/weir-node/pods/"+pod+"/eviction", "-f", "-")
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":"weir-node"}}`, pod))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("evict: %v: %s", err, out)
+	}
+}
+
+type podTally struct {
+	unique, repeated, losses int
+	pods                     map[string]map[int]bool
+	wrong                    []string
+}
+
+// podsLines reads the topic as a consumer does, from the start until all is there or nothing more comes.
+func podsLines(t *testing.T, k *ingest.Kafka, want int) podTally {
+	t.Helper()
+	got := podTally{pods: map[string]map[int]bool{}}
+	seen := map[string]*ingest.Seen{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	idle := time.AfterFunc(20*time.Second, cancel)
+	err := k.Tail(ctx, []string{schema.TopicLogs}, true, func(b *schema.Batch) error {
+		namespace, _ := b.ResourceAttr(schema.AttrK8sNamespace)
+		if namespace.Str != "weir-e2e-shop" {
+			return nil
+		}
+		idle.Reset(5 * time.Second)
+		pod, _ := b.ResourceAttr(schema.AttrK8sPod)
+		deployment, _ := b.ResourceAttr(fmt.Sprintf(schema.AttrK8sOwner, "deployment"))
+		team, _ := b.ResourceAttr(schema.LabelPrefix + "team")
+		node, _ := b.ResourceAttr(schema.AttrHostName)
+		app, _ := b.ResourceAttr(schema.AttrApp)
+		if deployment.Str != "ledger" || team.Str != "payments" || node.Str != k8sNode || app.Str != "ledger" {
+			got.wrong = append(got.wrong, fmt.Sprintf("a batch of pod %s: deployment %q, team %q, node %q, app %q", pod.Str, deployment.Str, team.Str, node.Str, app.Str))
+		}
+		if seen[b.Source] == nil {
+			seen[strings.Clone(b.Source)] = new(ingest.Seen)
+		}
+		v := seen[b.Source].Admit(&schema.Info{Source: b.Source, Begin: b.Begin, End: b.End, Prev: b.Prev, PrevKnown: b.PrevKnown, Count: len(b.Records)})
+		name := strings.Clone(pod.Str)
+		for i := range b.Records {
+			r := &b.Records[i]
+			var n int
+			if r.EventName == schema.EventLoss {
+				got.losses++
+			}
+			if _, err := fmt.Sscanf(r.Body, "n=%d ", &n); err != nil || r.EventName != "" || !v.Admits(r.Offset) {
+				continue
+			}
+			if got.pods[name] == nil {
+				got.pods[name] = map[int]bool{}
+			}
+			if got.pods[name][n] {
+				got.repeated++
+			} else {
+				got.unique++
+			}
+			got.pods[name][n] = true
+		}
+		if got.unique >= want {
+			idle.Reset(3 * time.Second)
+		}
+		return nil
+	}, func(err error) { t.Error(err) })
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// rights wants the agent to have used every right that it has, and to have been refused none.
+func (c *cluster) rights() {
+	c.t.Helper()
+	f, err := os.Open(c.path("audit.log"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer f.Close()
+	used := map[string]bool{}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		var e struct {
+			Verb string
+			User struct{ Username string }
+			Ref  struct{ Resource string } `json:"objectRef"`
+			Took map[string]string         `json:"annotations"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			c.t.Fatal(err)
+		}
+		if !strings.HasPrefix(e.User.Username, "system:serviceaccount:weir") {
+			continue
+		}
+		used[e.Ref.Resource+" "+e.Verb] = true
+		if e.Took["authorization.k8s.io/decision"] != "allow" {
+			c.t.Errorf("%s was refused to %s %s", e.User.Username, e.Verb, e.Ref.Resource)
+		}
+	}
+	var role struct {
+		Rules []struct{ Resources, Verbs []string }
+	}
+	if err := json.Unmarshal([]byte(c.kubectl("get", "clusterrole", "weir-agent", "-o", "json")), &role); err != nil {
+		c.t.Fatal(err)
+	}
+	var granted []string
+	for _, r := range role.Rules {
+		for _, resource := range r.Resources {
+			for _, verb := range r.Verbs {
+				granted = append(granted, resource+" "+verb)
+			}
+		}
+	}
+	for right := range used {
+		if !slices.Contains(granted, right) {
+			c.t.Errorf("the agent used %q, which its role does not name", right)
+		}
+	}
+	for _, right := range granted {
+		if !used[right] {
+			c.t.Errorf("the agent has the right %q and did not use it", right)
+		}
+	}
+}

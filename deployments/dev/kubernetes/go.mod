@@ -1,5 +1,5 @@
 // The Kubernetes that `make e2e-k8s` runs against is built from its own module: nobody publishes its binaries where modules come from.
-module weir.dev/kubernetes
+module weir/kubernetes
 
 go 1.24.0
 

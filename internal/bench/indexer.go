@@ -92,6 +92,12 @@ func (b *bench) indexer(ctx context.Context) error {
 		return fmt.Errorf("%d documents of %d records: %w", n, b.records, err)
 	}
 
+	size, err := b.size(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%.0f bytes a record in Elasticsearch\n", float64(size)/float64(b.records))
+
 	bodies, err := b.prepare(ctx, namespace, bare)
 	if err != nil {
 		return err
@@ -208,6 +214,21 @@ func (b *bench) found(ctx context.Context, namespace string) (int, error) {
 	}
 	err := b.call(ctx, http.MethodGet, "/"+streams(namespace)+"/_count", nil, &c)
 	return c.Count, err
+}
+
+// size is what the primaries of a namespace's indices take on disk.
+func (b *bench) size(ctx context.Context, namespace string) (int64, error) {
+	var stats struct {
+		All struct {
+			Primaries struct {
+				Store struct {
+					Bytes int64 `json:"size_in_bytes"`
+				} `json:"store"`
+			} `json:"primaries"`
+		} `json:"_all"`
+	}
+	err := b.call(ctx, http.MethodGet, "/"+streams(namespace)+"/_stats/store", nil, &stats)
+	return stats.All.Primaries.Store.Bytes, err
 }
 
 // drop deletes the data streams of a namespace as far as the server can.

@@ -41,6 +41,7 @@ type commands struct {
 	Index     indexCmd     `cmd:"" help:"Install the index templates and the lifecycle policy in Elasticsearch."`
 	Letters   letterCmds   `cmd:"" name:"deadletter" help:"Show what Elasticsearch refused, and give it to it again."`
 	Kibana    kibanaCmds   `cmd:"" help:"Bring data views, searches and dashboards into Kibana."`
+	Capacity  capacityCmd  `cmd:"" help:"Compute what an installation of a size needs."`
 	Conf      confCmd      `cmd:"" name:"config" help:"Check or show the configuration."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

@@ -1,0 +1,130 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"weir/schema"
+)
+
+const (
+	watchBytes = 256 << 10       // of one fetch; Kafka gives at least one message
+	watchWait  = 5 * time.Second // that a fetch waits for something new
+)
+
+// Watch is for those who only look on: it reads a topic from up to last messages before each partition's end, without a group, until ctx
+// ends. Where it falls more than most messages behind, it passes over what is between and tells skipped how many. fn is called
+// from one goroutine at a time and must not keep the batch; what is not a batch is passed over.
+func (k *Kafka) Watch(ctx context.Context, topic string, last, most int64, fn func(*schema.Batch), skipped func(messages int64)) error {
+	n, err := k.partitions(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", topic, err)
+	}
+	var mu sync.Mutex
+	var d schema.Decoder
+	var b schema.Batch
+	var wg sync.WaitGroup
+	for p := range n {
+		tp := TopicPartition{topic, p}
+		wg.Go(func() {
+			next, back := int64(-1), last
+			for try := 0; ctx.Err() == nil; {
+				messages, high, err := []fetched(nil), int64(0), error(nil)
+				if next < 0 {
+					var first int64
+					if first, high, err = k.bounds(ctx, tp); err == nil {
+						next, back = max(first, high-back), 0
+					}
+				}
+				if err == nil {
+					messages, high, err = k.fetch(ctx, tp, next, watchBytes, watchWait)
+				}
+				if err != nil {
+					if errors.Is(err, kafka.OffsetOutOfRange) {
+						next = -1 // retention passed it, or the topic was made anew: on from its end
+					}
+					_ = pause(ctx, ctx, k.backoff(ctx, try, err))
+					try++
+					continue
+				}
+				try = 0
+				mu.Lock()
+				for i := range messages {
+					if decode(&d, tp, &messages[i], &b, nil) == nil && ctx.Err() == nil {
+						fn(&b)
+					}
+					next = messages[i].offset + 1
+				}
+				if behind := high - next; behind > most {
+					skipped(behind)
+					next = high
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+// Ends are the first offset that each partition of the topics still has and the next to be written. Topics that are not there are left out.
+func (k *Kafka) Ends(ctx context.Context, topics ...string) (map[TopicPartition][2]int64, error) {
+	m, err := k.client.Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
+	if err != nil {
+		return nil, fmt.Errorf("topics of kafka at %v: %w", k.cfg.Brokers, err)
+	}
+	ask := map[string][]kafka.OffsetRequest{}
+	for _, t := range m.Topics {
+		for _, p := range t.Partitions {
+			ask[t.Name] = append(ask[t.Name], kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
+		}
+	}
+	ends := map[TopicPartition][2]int64{}
+	if len(ask) == 0 {
+		return ends, nil
+	}
+	res, err := k.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: ask})
+	if err != nil {
+		return nil, fmt.Errorf("offsets of kafka at %v: %w", k.cfg.Brokers, err)
+	}
+	for topic, partitions := range res.Topics {
+		for _, p := range partitions {
+			if p.Error == nil {
+				ends[TopicPartition{topic, p.Partition}] = [2]int64{p.FirstOffset, p.LastOffset}
+			}
+		}
+	}
+	return ends, nil
+}
+
+// Committed are the offsets that a group committed; partitions without one are left out.
+func (k *Kafka) Committed(ctx context.Context, group string, of map[TopicPartition][2]int64) (map[TopicPartition]int64, error) {
+	ask := map[string][]int{}
+	for tp := range of {
+		ask[tp.Topic] = append(ask[tp.Topic], tp.Partition)
+	}
+	if len(ask) == 0 {
+		return nil, nil
+	}
+	res, err := k.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: ask})
+	if err == nil {
+		err = res.Error
+	}
+	if err != nil {
+		return nil, fmt.Errorf("offsets of group %s: %w", group, err)
+	}
+	at := map[TopicPartition]int64{}
+	for topic, partitions := range res.Topics {
+		for _, p := range partitions {
+			if p.Error == nil && p.CommittedOffset >= 0 {
+				at[TopicPartition{topic, p.Partition}] = p.CommittedOffset
+			}
+		}
+	}
+	return at, nil
+}

@@ -56,6 +56,19 @@ const (
 	AttrExitCode = "container.exit_code" // int, of docker.container.die
 	AttrOOM      = "container.oom"       // bool, of docker.container.die
 	AttrActorID  = "weir.actor.id"
+
+	// Of signals; package processor/signal has the type.
+	AttrSignalID       = "weir.signal.id"       // made of rule, group, window and revision alone
+	AttrSignalKind     = "weir.signal.kind"     // crash_loop, window, rule …
+	AttrSignalRule     = "weir.signal.rule"     // name of the rule; of what is built in, the kind
+	AttrSignalGroup    = "weir.signal.group"    // "key=value,key=value"
+	AttrSignalValue    = "weir.signal.value"    // double
+	AttrSignalState    = "weir.signal.state"    // firing, resolved, or point for a single happening
+	AttrSignalRevision = "weir.signal.revision" // int: 0 first, higher corrects the earlier
+	AttrSignalRecords  = "weir.signal.records"  // ids of up to five records behind it, comma separated
+	AttrSignalLate     = "weir.signal.late"     // bool: counts only what came after its window was forgotten; to be added to what was said before
+	AttrWindowStart    = "weir.window.start"    // Unix ns
+	AttrWindowEnd      = "weir.window.end"      // Unix ns
 )
 
 // Event names of records that weir itself writes. Engine events are named docker.<type>.<action>.
@@ -63,6 +76,7 @@ const (
 	EventLoss         = "weir.loss"
 	EventSourceClosed = "weir.source.closed"
 	EventGapOpened    = "weir.gap.opened"
+	EventSignal       = "weir.signal"
 	EventWindow       = "weir.window"
 	EventDeadLetter   = "weir.deadletter"
 	EventReplayed     = "weir.deadletter.replayed"

@@ -115,6 +115,9 @@ func (k *Kafka) Committed(ctx context.Context, group string, of map[TopicPartiti
 	if err == nil {
 		err = res.Error
 	}
+	if errors.Is(err, kafka.GroupIdNotFound) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("offsets of group %s: %w", group, err)
 	}

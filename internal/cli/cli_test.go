@@ -109,7 +109,7 @@ func TestUp(t *testing.T) {
 		r, _ := strconv.Atoi(m[1])
 		a, _ := strconv.Atoi(m[2])
 		read, archived, logs = read+r, archived+a, logs+stderr
-		for _, want := range []string{"embedded single-node broker", "6 pretended ones", "/metrics", "tail --level warn"} {
+		for _, want := range []string{"embedded single-node broker", "6 pretended ones", "status     http://", "/metrics", "tail --level warn"} {
 			if !strings.Contains(stdout, want) {
 				t.Errorf("the start does not say %q:\n%s", want, stdout)
 			}

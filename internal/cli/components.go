@@ -20,6 +20,7 @@ import (
 	"weir/indexer"
 	"weir/ingest"
 	"weir/internal/config"
+	"weir/internal/status"
 	"weir/internal/telemetry"
 	"weir/processor"
 	"weir/schema"
@@ -36,6 +37,7 @@ type runtime struct {
 	kafka    *ingest.Kafka
 	producer *ingest.Producer
 	checks   []telemetry.Check // what must hold for the process to be ready
+	page     *status.Page      // nil: none
 }
 
 func newRuntime(cfg config.Config, log *slog.Logger) (*runtime, error) {
@@ -95,6 +97,9 @@ var componentsByName = map[string]component{
 		return r.consumer(r.cfg.Consumer.For("processor", schema.TopicLogs), sink)
 	},
 	"control": func(r *runtime) (func(context.Context) error, error) {
+		if err := r.showStatus(); err != nil {
+			return nil, err
+		}
 		return r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
 	},
 }
@@ -126,9 +131,12 @@ func (r *runtime) run(ctx context.Context, names ...string) error {
 	r.checks = append(r.checks, telemetry.Check{Name: "kafka", Ask: r.kafka.Ping})
 	components, cctx := errgroup.WithContext(ctx)
 	base.Go(func() error { return telemetry.Serve(last, r.cfg.HTTP.Pprof, "http.pprof", telemetry.Profiles()) })
-	components.Go(func() error {
-		return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", telemetry.Handler(r.reg, r.checks...))
-	})
+	shown := telemetry.Handler(r.reg, r.checks...)
+	if r.page != nil {
+		shown.Handle("/", r.page.Handler())
+		components.Go(func() error { return r.page.Run(cctx) })
+	}
+	components.Go(func() error { return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", shown) })
 	for _, run := range runs {
 		components.Go(func() error { return run(cctx) })
 	}

@@ -20,6 +20,7 @@ import (
 	"weir/archiver"
 	"weir/indexer"
 	"weir/ingest"
+	"weir/internal/status"
 	"weir/processor"
 )
 
@@ -35,6 +36,7 @@ type Config struct {
 	Processor processor.Config      `yaml:"processor"`
 	Kibana    Kibana                `yaml:"kibana"`
 	HTTP      HTTP                  `yaml:"http"`
+	Status    status.Config         `yaml:"status"`
 	Embedded  Embedded              `yaml:"embedded"`
 	Log       Log                   `yaml:"log"`
 
@@ -98,7 +100,7 @@ func (c *Kibana) Validate() error {
 
 // HTTP is where a process shows itself.
 type HTTP struct {
-	Listen string `yaml:"listen"` // /metrics, /healthz, /readyz; empty: none
+	Listen string `yaml:"listen"` // /metrics, /healthz, /readyz, and the status page of control and up; empty: none
 	Pprof  string `yaml:"pprof"`  // a loopback address for profiles; empty: none
 }
 
@@ -122,7 +124,7 @@ func Default() Config {
 		Kafka: ingest.DefaultKafkaConfig(), Topics: Topics{Partitions: 6, Replication: 1}, Producer: ingest.DefaultProducerConfig(),
 		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 60 * time.Second, CommitBytes: d.CommitBytes, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
 		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(),
-		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
+		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Status: status.DefaultConfig(), Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
 	}
 }
 
@@ -249,6 +251,7 @@ func (c *Config) validate() (errs []error) {
 	section("agent", c.Agent.Validate())
 	section("processor", c.Processor.Validate())
 	section("kibana", c.Kibana.Validate())
+	section("status", c.Status.Validate())
 	probe := c.Consumer.For("any", "any")
 	section("consumer", probe.Validate())
 	if len(c.Indexer.Addresses) > 0 {

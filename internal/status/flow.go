@@ -169,7 +169,7 @@ var troubles = []struct {
 func (p *Page) path(now time.Time) PathView {
 	v := PathView{Version: p.deps.Version, Uptime: int64(now.Sub(p.began) / time.Second), Skipped: p.skipped, Nodes: len(p.nodes)}
 	for _, n := range p.nodes {
-		v.Lines += n.hour.rate(now)
+		v.Lines += n.hour.rate(p.began, now)
 	}
 	if len(p.flow.samples) == 0 {
 		return v
@@ -195,7 +195,10 @@ func (p *Page) path(now time.Time) PathView {
 	for _, name := range p.deps.Order {
 		g := GroupView{Name: name, Reads: p.deps.Groups[name], Behind: s.behind[name]}
 		if at, ok := s.committed[name]; ok {
-			g.Began, g.PerSecond = true, rate(float64(old.committed[name]), float64(at))
+			g.Began = true
+			if before, ok := old.committed[name]; ok {
+				g.PerSecond = rate(float64(before), float64(at))
+			}
 			g.Still = int64(s.at.Sub(p.flow.moved[name]) / time.Second)
 		}
 		if _, ok := s.metrics["weir_ingest_records_total "+name]; ok {
@@ -217,8 +220,9 @@ func (p *Page) path(now time.Time) PathView {
 	return v
 }
 
-// rate is lines a second, over the minute before this one and what is over of this one.
-func (h *hour) rate(now time.Time) float64 {
+// rate is lines a second, over the minute before this one and what is over of this one; since began, where that is later.
+func (h *hour) rate(began, now time.Time) float64 {
 	h.move(minuteOf(now.UnixNano()))
-	return float64(h.lines[minutes-1]+h.lines[minutes-2]) / (60 + float64(now.Second()))
+	over := min(60+float64(now.UnixNano()%int64(time.Minute))/1e9, max(1, now.Sub(began).Seconds()))
+	return float64(h.lines[minutes-1]+h.lines[minutes-2]) / over
 }

@@ -139,7 +139,7 @@ func (p *Page) nodeViews(now time.Time) []NodeView {
 	}
 	views := make([]NodeView, 0, len(p.nodes))
 	for _, n := range p.nodes {
-		rate := n.hour.rate(now)
+		rate := n.hour.rate(p.began, now)
 		views = append(views, NodeView{n.name, n.site, on[n.name], rate, n.last / 1e6, n.delay / 1e6, n.hour.lines, n.hour.errors})
 	}
 	slices.SortFunc(views, func(a, b NodeView) int { return cmp.Compare(a.Name, b.Name) })
@@ -174,7 +174,7 @@ func (p *Page) containerViews(filter string, now time.Time) containersView {
 		if filter != "" && !slices.ContainsFunc([]string{c.name, c.app, c.node, c.image, c.id}, func(s string) bool { return strings.Contains(strings.ToLower(s), filter) }) {
 			continue
 		}
-		v := ContainerView{ID: c.id, Name: c.name, App: c.app, Node: c.node, Image: c.image, State: c.state, PerSecond: c.hour.rate(now), Last: c.last / 1e6, Lines: c.hour.lines, Errors: c.hour.errors}
+		v := ContainerView{ID: c.id, Name: c.name, App: c.app, Node: c.node, Image: c.image, State: c.state, PerSecond: c.hour.rate(p.began, now), Last: c.last / 1e6, Lines: c.hour.lines, Errors: c.hour.errors}
 		for i := range v.Lines {
 			v.total += uint64(v.Lines[i])
 		}

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"weir/internal/show"
+	"weir/processor/signal"
 	"weir/schema"
 )
 
@@ -108,11 +109,13 @@ func (l *list) newest() []Entry {
 var listNames = []string{"signals", "actions", "losses", "deadletters"}
 
 // listOf says in which list a record belongs, "" for none.
-func listOf(topic, event string) string {
-	switch {
-	case event == schema.EventLoss || event == schema.EventGapOpened:
+func listOf(topic string, r *schema.Record) string {
+	switch kind, _ := r.Attr(schema.AttrSignalKind); {
+	case r.EventName == schema.EventLoss || r.EventName == schema.EventGapOpened:
 		return "losses"
-	case topic == schema.TopicSignals && event != schema.EventWindow: // those are counts, every minute of every container
+	case topic == schema.TopicSignals && (r.EventName == schema.EventWindow || kind.Str == signal.Window):
+		return "" // counts, every minute of every container
+	case topic == schema.TopicSignals:
 		return "signals"
 	case topic == schema.TopicActions:
 		return "actions"
@@ -135,7 +138,7 @@ func (p *Page) take(b *schema.Batch) {
 	}
 	for i := range b.Records {
 		r := &b.Records[i]
-		if name := listOf(b.Topic, r.EventName); name != "" {
+		if name := listOf(b.Topic, r); name != "" {
 			p.lists[name].add(entry(b, r, resource))
 			continue
 		}

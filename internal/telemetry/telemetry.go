@@ -45,7 +45,7 @@ type Check struct {
 }
 
 // Handler serves /metrics, /healthz (the process answers) and /readyz (every check holds; the body names the one that does not).
-func Handler(reg *prometheus.Registry, checks ...Check) http.Handler {
+func Handler(reg *prometheus.Registry, checks ...Check) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

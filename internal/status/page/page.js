@@ -220,6 +220,7 @@ $("find").addEventListener("submit", e => {
   e.preventDefault();
   const to = "#search?" + new URLSearchParams({ q: $("q").value, since: $("since").value });
   if (location.hash === to) go(); else location.hash = to;
+  $("view").focus();
 });
 $("login").addEventListener("submit", e => {
   e.preventDefault();

@@ -1,0 +1,80 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/schema"
+)
+
+// one makes a message of one record, of which no compression takes anything away.
+func one(topic, source string, at int64, size int) Message {
+	noise := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(at)}).Read(noise)
+	var e schema.Encoder
+	e.Reset(source, schema.Incarnation{}, nil)
+	e.Append(&schema.Record{Offset: at, Body: fmt.Sprint(at), Attrs: []schema.Attr{schema.String("noise", string(noise))}})
+	return Message{Topic: topic, Source: source, Begin: schema.Position{Offset: at}, End: schema.Position{Offset: at + 1}, Count: 1, Value: e.Bytes()}
+}
+
+// TestWatch begins before the end, goes on live, and passes over what is too much.
+func TestWatch(t *testing.T) {
+	_, k := testKafka(t, 1)
+	p, err := NewProducer(k, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(p.Run)()
+	next := int64(0)
+	send := func(n, size int) {
+		t.Helper()
+		for range n {
+			if err := p.Send(t.Context(), one(schema.TopicLogs, "s", next, size)); err != nil {
+				t.Fatal(err)
+			}
+			next++
+		}
+		if err := p.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(20, 0)
+	ends, err := k.Ends(t.Context(), schema.TopicLogs, "weir.none")
+	tp := TopicPartition{schema.TopicLogs, 0}
+	if err != nil || len(ends) != 1 || ends[tp] != [2]int64{0, 20} {
+		t.Fatalf("%v: %v", err, ends)
+	}
+	if at, err := k.Committed(t.Context(), "nobody", ends); err != nil || len(at) != 0 {
+		t.Errorf("%v: %v", err, at)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got []string
+	skipped := int64(0)
+	err = k.Watch(ctx, schema.TopicLogs, 5, 4, func(b *schema.Batch) {
+		got = append(got, string([]byte(b.Records[0].Body)))
+		switch len(got) {
+		case 5: // all that was there
+			send(1, 0)
+		case 6: // more than one fetch brings
+			send(30, 100<<10)
+		}
+		if skipped > 0 {
+			cancel()
+		}
+	}, func(n int64) { skipped += n; send(1, 0) })
+	if err == nil || ctx.Err() == nil {
+		t.Errorf("ended with %v", err)
+	}
+	if len(got) < 6 || fmt.Sprint(got[:6]) != "[15 16 17 18 19 20]" {
+		t.Errorf("began with %v", got[:min(len(got), 6)])
+	}
+	if want := fmt.Sprint(next - 1); skipped == 0 || got[len(got)-1] != want || int64(len(got))+skipped != next-15 {
+		t.Errorf("%d passed over, %d seen, the last %s, want %s", skipped, len(got), got[len(got)-1], want)
+	}
+}

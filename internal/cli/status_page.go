@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"weir/internal/search"
+	"weir/internal/status"
+	"weir/schema"
+)
+
+// groups are the consumer groups that the status page shows, in the order of the data path, and what they read.
+var groups = []struct {
+	name   string
+	topics []string
+}{
+	{"indexer", []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter}},
+	{"archiver", []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions}},
+	{"processor", []string{schema.TopicLogs}},
+	{"control", []string{schema.TopicEvents, schema.TopicSignals}},
+}
+
+// showStatus makes the status page of this process, where it serves HTTP.
+func (r *runtime) showStatus() (err error) {
+	if r.cfg.HTTP.Listen == "" {
+		return nil
+	}
+	d := status.Deps{Kafka: r.kafka, Metrics: r.reg, Groups: map[string][]string{}, Version: version, Local: status.Loopback(r.cfg.HTTP.Listen), Log: r.log.With("component", "status")}
+	for _, g := range groups {
+		d.Order, d.Groups[g.name] = append(d.Order, g.name), g.topics
+	}
+	if len(r.cfg.Indexer.Addresses) > 0 {
+		d.Search = r.search
+	}
+	r.page, err = status.New(r.cfg.Status, d)
+	return err
+}
+
+// search answers the page's search as `weir search` does.
+func (r *runtime) search(ctx context.Context, kql, since string, limit int) (hits []status.Hit, notes []string, err error) {
+	es, err := search.New(r.cfg.Indexer, func(warning string) { notes = append(notes, warning) })
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, es.Close()) }()
+	q := &search.Query{KQL: kql, Limit: limit}
+	if q.Index, err = search.Pattern("", "", ""); err != nil {
+		return nil, nil, err
+	}
+	if q.Since, err = search.ParseTime(since, time.Now()); err != nil {
+		return nil, nil, fmt.Errorf("since: %w", err)
+	}
+	if err := q.Validate(); err != nil {
+		return nil, nil, err
+	}
+	if err := es.Check(ctx, q, nil); err != nil {
+		return nil, nil, err
+	}
+	hits = []status.Hit{}
+	err = es.Each(ctx, q, func(h *search.Hit) error {
+		doc, err := h.Document()
+		if err != nil {
+			return err
+		}
+		l := doc.Line()
+		hits = append(hits, status.Hit{ID: h.ID, Time: doc.Text("@timestamp"), Level: l.Level, What: l.What, Body: l.Body})
+		return nil
+	})
+	if err == nil && es.Complete() != nil {
+		notes = append(notes, es.Complete().Error())
+	}
+	return hits, notes, err
+}

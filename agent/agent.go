@@ -119,6 +119,7 @@ func newAgent(cfg Config, e engine, out sender, log *slog.Logger, reg prometheus
 	a := &Agent{cfg: cfg, engine: e, out: out, log: log, saved: saved, commands: make(chan command, 1024), sources: map[string]*source{}, buf: make([]byte, 256<<10), buffers: make(chan []byte, 12), watched: map[int]*source{},
 		began: time.Now(), fresh: saved.Events.Last == 0 && len(saved.Sources) == 0 && !saved.lost, ran: map[string]bool{}, followers: make(chan *follower), unfollowed: make(chan struct{}), ready: make(chan *source), gone: newRecently[string](1024), foreign: map[string]string{}, quotas: map[string]*quota{}, m: newMetrics(reg),
 		literal: literals(cfg.Files), refused: newRecently[string](1024)}
+	a.m.heldFilesLimit.Set(float64(cfg.DiskBytes))
 	a.plain = a.plainFormat()
 	reg.MustRegister(lagCollector{a})
 	a.events.init(a)

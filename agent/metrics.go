@@ -8,7 +8,7 @@ import (
 type metrics struct {
 	read, records, damaged, reconnects, eventGaps, checkpointErrors prometheus.Counter
 	sources, lag, filesLeft                                         prometheus.Gauge
-	held, heldFiles                                                 prometheus.Gauge
+	held, heldFiles, heldFilesLimit                                 prometheus.Gauge
 	lost, unsupported, redacted, droppedBytes, droppedRecords       *prometheus.CounterVec
 }
 
@@ -32,13 +32,14 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		checkpointErrors: counter("weir_agent_checkpoint_errors_total", "Checkpoints that could not be written."),
 		sources:          gauge("weir_agent_sources", "Logs followed."),
 		lag:              gauge("weir_agent_lag_bytes", "Bytes of open log files that are not read yet."),
-		filesLeft:        gauge("weir_agent_files_not_followed", "Plain files that were found and are not followed, because there are more than agent.max_files."),
+		filesLeft:        gauge("weir_agent_unfollowed_files", "Plain files that were found and are not followed, because there are more than agent.max_files."),
 		held:             gauge("weir_agent_held_bytes", "Bytes read that wait in memory: unfinished records, and batches that are not full yet."),
 		heldFiles:        gauge("weir_agent_held_file_bytes", "Bytes of deleted log files that are held open because they are not read yet."),
+		heldFilesLimit:   gauge("weir_agent_held_file_limit_bytes", "agent.disk_bytes: past it deleted log files are given up, with a loss record."),
 		droppedBytes:     vec("weir_agent_dropped_bytes_total", "Bytes that loss records speak of, where their number is known, by reason.", "reason"),
 		droppedRecords:   vec("weir_agent_dropped_records_total", "Records that loss records speak of, where their number is known, by reason.", "reason"),
-		redacted:         vec("weir_agent_redacted_total", "Secrets replaced in bodies, by kind.", "kind"),
-		lost:             vec("weir_agent_lost_total", "Loss records written, by reason.", "reason"),
+		redacted:         vec("weir_agent_redacted_secrets_total", "Secrets replaced in bodies, by kind.", "kind"),
+		lost:             vec("weir_agent_loss_records_total", "Loss records written, by reason.", "reason"),
 		unsupported:      vec("weir_agent_unsupported_containers_total", "Containers whose log the engine cannot read, by driver.", "driver"),
 	}
 }

@@ -67,7 +67,7 @@ type Consumer struct {
 
 type consumerMetrics struct {
 	delivered, repeated, gaps, closed, belowFloor, poison, errors, expired *prometheus.CounterVec
-	lag                                                                    *prometheus.GaugeVec
+	lag, settled                                                           *prometheus.GaugeVec
 }
 
 // NewConsumer prepares a consumer; aux may be nil.
@@ -86,10 +86,11 @@ func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *sl
 		gaps:       counter("weir_ingest_gaps_opened_total", "Jumps in a source's positions."),
 		closed:     counter("weir_ingest_gaps_filled_total", "Late batches that fitted an open gap."),
 		belowFloor: counter("weir_ingest_below_floor_batches_total", "Batches dropped because their file is older than all that is remembered of the source."),
-		poison:     counter("weir_ingest_poison_total", "Messages sent to the dead letters."),
+		poison:     counter("weir_ingest_dead_letters_total", "Messages sent to the dead letters."),
 		errors:     counter("weir_ingest_errors_total", "Errors after which a partition went back to its last commit."),
 		expired:    counter("weir_ingest_expired_offsets_total", "Kafka offsets that retention deleted before they were read."),
 		lag:        f.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_lag_batches", Help: "Batches in the partition that the group has not read."}, []string{"topic", "partition"}),
+		settled:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_settled_timestamp_seconds", Help: "Unix time when all that was read of the partition was committed, last seen."}, []string{"topic", "partition"}),
 	}}, nil
 }
 
@@ -161,6 +162,7 @@ func (c *Consumer) member(ctx context.Context, try int) error {
 			return fmt.Errorf("group %s: %w", c.cfg.Group, err)
 		}
 		c.m.lag.Reset()
+		c.m.settled.Reset()
 		assigned := 0
 		for _, partitions := range gen.Assignments {
 			working.Add(len(partitions))
@@ -214,7 +216,8 @@ func (c *Consumer) own(ctx, gctx context.Context, gen *kafka.Generation, tp Topi
 	defer stop()
 	p := &partition{c: c, tp: tp, committed: committed, commitOffset: func(next int64) error {
 		return gen.CommitOffsets(map[string]map[int]int64{tp.Topic: {tp.Partition: next}})
-	}, lag: c.m.lag.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition))}
+	}, lag: c.m.lag.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition)), settled: c.m.settled.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition))}
+	p.settled.SetToCurrentTime() // from now on it may be late
 	for try := 0; work.Err() == nil; try++ {
 		began := time.Now()
 		err := p.run(work, gctx)

@@ -26,7 +26,7 @@ type partition struct {
 	tp           TopicPartition
 	committed    int64
 	commitOffset func(next int64) error
-	lag          prometheus.Gauge
+	lag, settled prometheus.Gauge
 
 	sink    PartitionSink
 	sources map[string]*Seen
@@ -78,6 +78,9 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 			lag := max(0, high-p.next-int64(len(messages)))
 			p.behind = lag > 0
 			p.lag.Set(float64(lag))
+			if !p.moved && !p.behind {
+				p.settled.SetToCurrentTime()
+			}
 		}
 		for i := range messages {
 			if ctx.Err() != nil {
@@ -256,6 +259,7 @@ func (p *partition) commit(ctx context.Context) error {
 	p.committed = p.next
 	clear(p.changed)
 	p.bytes, p.moved = 0, false
+	p.settled.SetToCurrentTime()
 	return nil
 }
 

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"weir/agent"
@@ -33,7 +32,7 @@ const stopDeadline = 30 * time.Second
 type runtime struct {
 	cfg      config.Config
 	log      *slog.Logger
-	reg      *prometheus.Registry
+	reg      telemetry.Metrics
 	kafka    *ingest.Kafka
 	producer *ingest.Producer
 	checks   []telemetry.Check // what must hold for the process to be ready
@@ -41,7 +40,11 @@ type runtime struct {
 }
 
 func newRuntime(cfg config.Config, log *slog.Logger) (*runtime, error) {
-	r := &runtime{cfg: cfg, log: log, reg: telemetry.Registry()}
+	return newRuntimeOn(telemetry.Registry(), cfg, log)
+}
+
+func newRuntimeOn(reg telemetry.Metrics, cfg config.Config, log *slog.Logger) (*runtime, error) {
+	r := &runtime{cfg: cfg, log: log, reg: reg}
 	var err error
 	if r.kafka, err = ingest.NewKafka(cfg.Kafka); err != nil {
 		return nil, err

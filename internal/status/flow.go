@@ -157,9 +157,9 @@ var troubles = []struct {
 	name, means string
 	plus, minus []string
 }{
-	{"Loss records", "ranges that no sink will have; each is in the list of losses", []string{"weir_agent_lost_total", "weir_ingest_expired_offsets_total"}, nil},
+	{"Loss records", "ranges that no sink will have; each is in the list of losses", []string{"weir_agent_loss_records_total", "weir_ingest_expired_offsets_total"}, nil},
 	{"Gaps open", "records that are missing or late", []string{"weir_ingest_gaps_opened_total"}, []string{"weir_ingest_gaps_filled_total"}},
-	{"Dead letters", "messages that could not be read", []string{"weir_ingest_poison_total"}, nil},
+	{"Dead letters", "messages that could not be read", []string{"weir_ingest_dead_letters_total"}, nil},
 	{"Repeats dropped", "records that came twice and were given to the sink once", []string{"weir_ingest_repeated_records_total"}, nil},
 	{"Sends tried again", "requests that Kafka did not take at once", []string{"weir_producer_retries_total"}, nil},
 	{"Sinks tried again", "errors after which a partition went back to its last commit", []string{"weir_ingest_errors_total"}, nil},

@@ -107,7 +107,7 @@ func filled(t *testing.T, change func(*Config, *Deps)) *Page {
 	}
 	reg := prometheus.NewRegistry()
 	promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: "weir_agent_sources"}).Set(2)
-	promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_lost_total"}, []string{"reason"}).WithLabelValues("rotated_away").Inc()
+	promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_loss_records_total"}, []string{"reason"}).WithLabelValues("rotated_away").Inc()
 	promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_ingest_records_total"}, []string{"group"}).WithLabelValues("indexer").Add(5)
 	cfg := DefaultConfig()
 	d := Deps{Kafka: k, Metrics: reg, Groups: map[string][]string{"indexer": {schema.TopicLogs, schema.TopicEvents}, "archiver": {schema.TopicLogs}, "control": {schema.TopicEvents}}, Order: []string{"indexer", "archiver", "control"},

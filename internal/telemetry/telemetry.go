@@ -31,6 +31,12 @@ func Logger(w io.Writer, format, level string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
+// Metrics is what a *prometheus.Registry is.
+type Metrics interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // Registry has the Go runtime's and the process's own metrics.
 func Registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
@@ -45,7 +51,7 @@ type Check struct {
 }
 
 // Handler serves /metrics, /healthz (the process answers) and /readyz (every check holds; the body names the one that does not).
-func Handler(reg *prometheus.Registry, checks ...Check) *http.ServeMux {
+func Handler(reg Metrics, checks ...Check) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

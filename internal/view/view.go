@@ -86,7 +86,7 @@ func (v *View) sample(now time.Time) sample {
 				s.acked += value
 			case "weir_producer_retries_total":
 				s.retries += value
-			case "weir_agent_lost_total", "weir_ingest_expired_offsets_total":
+			case "weir_agent_loss_records_total", "weir_ingest_expired_offsets_total":
 				s.lost += value
 			case "weir_ingest_gaps_opened_total":
 				s.gaps += value
@@ -94,7 +94,7 @@ func (v *View) sample(now time.Time) sample {
 				s.gaps -= value
 			case "weir_ingest_repeated_records_total":
 				s.repeated += value
-			case "weir_ingest_poison_total":
+			case "weir_ingest_dead_letters_total":
 				s.dead += value
 			case "weir_ingest_errors_total":
 				s.unhealthy += value

@@ -17,7 +17,7 @@ import (
 func TestFrame(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	read := promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "weir_agent_records_total"})
-	lost := promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_lost_total"}, []string{"reason"})
+	lost := promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_loss_records_total"}, []string{"reason"})
 	lag := promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_lag_batches"}, []string{"group", "partition"})
 	v := &View{Title: "weir", Metrics: reg, Groups: []string{"archiver"}, Notes: []string{"kafka      here"}}
 	at := time.Unix(1000, 0)

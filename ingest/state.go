@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -38,40 +37,29 @@ func (s *stateTopic) load(ctx context.Context, tp TopicPartition) (sources map[s
 	if err != nil {
 		return nil, 0, err
 	}
-	at, end, err := s.k.bounds(ctx, place)
-	if err != nil {
-		return nil, 0, err
-	}
 	sources, next = map[string]*Seen{}, -1
 	prefix := tp.String() + "/"
-	for at < end {
-		messages, high, err := s.k.fetch(ctx, place, at, 8<<20, 500*time.Millisecond)
-		if err != nil {
-			return nil, 0, fmt.Errorf("state of %s in %s: %w", tp, place, err)
-		}
-		for i := range messages {
-			m := &messages[i]
-			at = m.offset + 1
-			key, mine := strings.CutPrefix(m.key, prefix)
-			switch {
-			case !mine:
-			case key == nextKey:
-				if next, err = strconv.ParseInt(string(m.value), 10, 64); err != nil {
-					return nil, 0, fmt.Errorf("%s offset %d: next offset: %w", place, m.offset, err)
-				}
-			case len(m.value) == 0:
-				delete(sources, key)
-			default:
-				seen := new(Seen)
-				if err := seen.UnmarshalBinary(m.value); err != nil {
-					return nil, 0, fmt.Errorf("%s offset %d, source %q: %w", place, m.offset, key, err)
-				}
-				sources[key] = seen
+	err = s.k.each(ctx, place, func(m *fetched) (err error) {
+		key, mine := strings.CutPrefix(m.key, prefix)
+		switch {
+		case !mine:
+		case key == nextKey:
+			if next, err = strconv.ParseInt(string(m.value), 10, 64); err != nil {
+				return fmt.Errorf("%s offset %d: next offset: %w", place, m.offset, err)
 			}
+		case len(m.value) == 0:
+			delete(sources, key)
+		default:
+			seen := new(Seen)
+			if err := seen.UnmarshalBinary(m.value); err != nil {
+				return fmt.Errorf("%s offset %d, source %q: %w", place, m.offset, key, err)
+			}
+			sources[key] = seen
 		}
-		if len(messages) == 0 && at >= high {
-			break // the tail was compacted away
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("state of %s: %w", tp, err)
 	}
 	return sources, next, nil
 }

@@ -28,7 +28,7 @@ type TopicChange struct {
 	Note   string
 }
 
-// DefaultTopics lists weir's topics, and the compacted state topics of the groups that keep no commit of their own.
+// DefaultTopics lists weir's topics, the compacted state topics of the groups that keep no commit of their own, and those of tables.
 func DefaultTopics(partitions, replication int) []TopicSpec {
 	// With acks=all, this many replicas have a batch before the agent moves on; one may be away.
 	durable := strconv.Itoa(max(1, replication-1))
@@ -36,7 +36,7 @@ func DefaultTopics(partitions, replication int) []TopicSpec {
 	for _, name := range []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter} {
 		specs = append(specs, TopicSpec{name, partitions, replication, map[string]string{"retention.ms": "604800000", "min.insync.replicas": durable}})
 	}
-	for _, group := range []string{"indexer", "processor", "control"} {
+	for _, group := range []string{"indexer", "processor", "control", "notify", "notify.alerts"} {
 		specs = append(specs, TopicSpec{StateTopic(group), partitions, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable}})
 	}
 	return specs

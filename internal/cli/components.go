@@ -16,6 +16,7 @@ import (
 	"weir/agent"
 	"weir/archiver"
 	"weir/control"
+	"weir/control/notify"
 	"weir/indexer"
 	"weir/ingest"
 	"weir/internal/config"
@@ -103,8 +104,34 @@ var componentsByName = map[string]component{
 		if err := r.showStatus(); err != nil {
 			return nil, err
 		}
-		return r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
+		run, err := r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
+		if err != nil {
+			return nil, err
+		}
+		return r.withNotify(run)
 	},
+}
+
+// withNotify runs beside control what tells others of signals, where the configuration names any.
+func (r *runtime) withNotify(run func(context.Context) error) (func(context.Context) error, error) {
+	if !r.cfg.Control.Notify.Any() {
+		return run, nil
+	}
+	n, err := notify.New(r.cfg.Control.Notify, r.kafka.Table(notify.Table), r.log, r.reg)
+	if err != nil {
+		return nil, err
+	}
+	read, err := r.consumer(r.cfg.Consumer.For(notify.Group, schema.TopicSignals), n)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		for _, f := range []func(context.Context) error{run, read, n.Run} {
+			g.Go(func() error { return f(ctx) })
+		}
+		return g.Wait()
+	}, nil
 }
 
 func (r *runtime) consumer(cfg ingest.ConsumerConfig, sink ingest.Sink) (func(context.Context) error, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/control/notify"
 	"weir/internal/config"
 )
 
@@ -35,6 +36,7 @@ var labels = map[string]string{
 	"reason":    "why",
 	"result":    "how it ended",
 	"status":    "HTTP status, or error",
+	"target":    "whom alerts are told to, by its place in control.notify",
 	"topic":     "of Kafka",
 }
 
@@ -128,6 +130,7 @@ func allMetrics(t *testing.T) []metric {
 	cfg.Agent.StateDir, cfg.Agent.PodsDir, cfg.Agent.Kubernetes.API = dir, dir, "https://127.0.0.1:1"
 	cfg.Archiver.Root = "file://" + dir
 	cfg.Indexer.Addresses = []string{"http://127.0.0.1:1"}
+	cfg.Control.Notify.Webhooks = []notify.Target{{URL: "http://127.0.0.1:1"}}
 	run, err := newRuntimeOn(r, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 
 	"weir/agent"
 	"weir/archiver"
+	"weir/control/notify"
 	"weir/indexer"
 	"weir/ingest"
 	"weir/internal/status"
@@ -34,6 +35,7 @@ type Config struct {
 	Indexer   indexer.Config        `yaml:"indexer"`
 	Archiver  archiver.Config       `yaml:"archiver"`
 	Processor processor.Config      `yaml:"processor"`
+	Control   Control               `yaml:"control"`
 	Kibana    Kibana                `yaml:"kibana"`
 	HTTP      HTTP                  `yaml:"http"`
 	Status    status.Config         `yaml:"status"`
@@ -61,6 +63,11 @@ type Consumer struct {
 // For makes the configuration of one group.
 func (c Consumer) For(group string, topics ...string) ingest.ConsumerConfig {
 	return ingest.ConsumerConfig{Group: group, Topics: topics, CommitInterval: c.CommitInterval, CommitBytes: c.CommitBytes, FetchBytes: c.FetchBytes, SessionTimeout: c.SessionTimeout}
+}
+
+// Control is what acts on events and signals, and whom it tells.
+type Control struct {
+	Notify notify.Config `yaml:"notify"`
 }
 
 // Kibana is where people look at what the indexer wrote. Credentials come from the environment or from files, as the indexer's do.
@@ -124,7 +131,8 @@ func Default() Config {
 		Kafka: ingest.DefaultKafkaConfig(), Topics: Topics{Partitions: 6, Replication: 1}, Producer: ingest.DefaultProducerConfig(),
 		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 60 * time.Second, CommitBytes: d.CommitBytes, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
 		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(),
-		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Status: status.DefaultConfig(), Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
+		Control: Control{Notify: notify.DefaultConfig()},
+		HTTP:    HTTP{Listen: "127.0.0.1:9464"}, Status: status.DefaultConfig(), Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
 	}
 }
 
@@ -250,6 +258,7 @@ func (c *Config) validate() (errs []error) {
 	section("kafka", c.Kafka.Validate())
 	section("agent", c.Agent.Validate())
 	section("processor", c.Processor.Validate())
+	section("control.notify", c.Control.Notify.Validate())
 	section("kibana", c.Kibana.Validate())
 	section("status", c.Status.Validate())
 	probe := c.Consumer.For("any", "any")

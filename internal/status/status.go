@@ -30,7 +30,7 @@ func DefaultConfig() Config { return Config{Logs: true} }
 // Validate joins what is wrong, each with its key.
 func (c *Config) Validate() error {
 	if c.TokenEnv != "" && c.TokenFile != "" {
-		return errors.New("token_env, token_file: give one of them")
+		return errors.New("token_env: give one of token_env and token_file")
 	}
 	return nil
 }

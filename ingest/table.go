@@ -1,0 +1,103 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// Table is a compacted topic as a map: of each key the last value holds, and a key without a value is not there. What belongs together
+// is in one partition. Who saves a partition's keys must be alone in doing so.
+type Table struct {
+	k     *Kafka
+	topic string
+}
+
+// Table prepares a table; its topic must be one of DefaultTopics.
+func (k *Kafka) Table(topic string) *Table { return &Table{k, topic} }
+
+func (t *Table) place(ctx context.Context, partition int) (TopicPartition, error) {
+	n, err := t.k.partitions(ctx, t.topic)
+	if err != nil {
+		return TopicPartition{}, fmt.Errorf("state topic %s (create it with `weir topics apply`): %w", t.topic, err)
+	}
+	return TopicPartition{t.topic, partition % n}, nil
+}
+
+// Load reads the whole partition.
+func (t *Table) Load(ctx context.Context, partition int) (map[string][]byte, error) {
+	place, err := t.place(ctx, partition)
+	if err != nil {
+		return nil, err
+	}
+	rows := map[string][]byte{}
+	err = t.k.each(ctx, place, func(m *fetched) error {
+		if len(m.value) == 0 {
+			delete(rows, m.key)
+		} else {
+			rows[m.key] = m.value
+		}
+		return nil
+	})
+	return rows, err
+}
+
+// Save writes rows; an empty value removes its key.
+func (t *Table) Save(ctx context.Context, partition int, rows map[string][]byte) error {
+	place, err := t.place(ctx, partition)
+	if err != nil {
+		return err
+	}
+	var records []kafka.Record
+	size := 0
+	flush := func() error {
+		if len(records) == 0 {
+			return nil
+		}
+		err := t.k.produce(ctx, place, records, 2*requestTimeout)
+		records, size = nil, 0
+		if err != nil {
+			return fmt.Errorf("save in %s: %w", place, err)
+		}
+		return nil
+	}
+	for key, value := range rows {
+		r := kafka.Record{Key: kafka.NewBytes([]byte(key))}
+		if len(value) > 0 {
+			r.Value = kafka.NewBytes(value)
+		}
+		records = append(records, r)
+		if size += len(key) + len(value); size > stateRequestBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// each reads a partition from its first message to what is its end now.
+func (k *Kafka) each(ctx context.Context, place TopicPartition, fn func(*fetched) error) error {
+	at, end, err := k.bounds(ctx, place)
+	if err != nil {
+		return err
+	}
+	for at < end {
+		messages, high, err := k.fetch(ctx, place, at, 8<<20, 500*time.Millisecond)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", place, err)
+		}
+		for i := range messages {
+			at = messages[i].offset + 1
+			if err := fn(&messages[i]); err != nil {
+				return err
+			}
+		}
+		if len(messages) == 0 && at >= high {
+			break // the tail was compacted away
+		}
+	}
+	return nil
+}

@@ -28,12 +28,12 @@ lint: ## format check, vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "run gofmt -w on: $$unformatted"; exit 1; }
 	$(GO) vet ./... ./testdata/e2e/writer
 	$(GO) vet -tags e2e,k8s ./internal/e2e
-	$(GO) vet -tags e2e ./internal/e2e ./internal/cli ./ingest ./archiver/... ./indexer/... ./agent/kube ./internal/search ./internal/kibana
+	$(GO) vet -tags e2e ./internal/e2e ./internal/cli ./ingest ./archiver/... ./indexer/... ./agent/kube ./internal/search ./internal/kibana ./internal/status ./internal/monitor
 	$(GO) tool staticcheck ./...
 
 e2e: stack-up ## ten real containers through the real servers, with kills on the way; counts every line at every end
 	@eval "$$($(STACK) env)"; status=0; \
-	$(GO) test -tags e2e -count=1 -timeout 30m -v ./ingest ./archiver/... ./indexer ./agent/kube ./internal/cli ./internal/search ./internal/kibana ./internal/e2e 2>&1 | tee .stack/log/e2e.log || status=1; \
+	$(GO) test -tags e2e -count=1 -timeout 30m -v ./ingest ./archiver/... ./indexer ./agent/kube ./internal/cli ./internal/search ./internal/kibana ./internal/status ./internal/monitor ./internal/e2e 2>&1 | tee .stack/log/e2e.log || status=1; \
 	grep '^RESULT e2e ' .stack/log/e2e.log || { echo "RESULT e2e finished=0"; status=1; }; exit $$status
 
 manifests: ## reads deployments/kubernetes strictly with Kubernetes' own types

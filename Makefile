@@ -67,6 +67,7 @@ bench-indexer: build ## the indexer from a filled topic into a real Elasticsearc
 generate: ## what is made from code: Kibana's objects, the table of fields in docs/search.md, docs/metrics.md, the dashboards for Grafana
 	$(GO) test ./internal/kibana -run TestGenerated -update
 	$(GO) test ./internal/cli -run TestMetrics -update
+	$(GO) test ./internal/monitor -run TestGenerated -update
 
 fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema

@@ -403,3 +403,24 @@ func TestPromtool(t *testing.T) {
 		}
 	}
 }
+
+// TestDashboardQueries has promtool parse every query of the dashboards, as rules.
+func TestDashboardQueries(t *testing.T) {
+	var b bytes.Buffer
+	b.WriteString("groups:\n- name: dashboards\n  rules:\n")
+	n := 0
+	for _, d := range read(t).Dashboards {
+		for _, r := range d.Rows {
+			for _, p := range r.Panels {
+				for _, l := range p.Lines {
+					n++
+					fmt.Fprintf(&b, "  - record: panel:line%d\n    expr: %q\n", n, strings.NewReplacer("$__range", "1h", "$instance", ".*").Replace(l.Expr))
+				}
+			}
+		}
+	}
+	file := write(t, filepath.Join(t.TempDir(), "dashboards.yml"), "%s", b.String())
+	if out, err := exec.Command("promtool", "check", "rules", file).CombinedOutput(); err != nil || !strings.Contains(string(out), fmt.Sprint(n, " rules found")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -106,7 +106,7 @@ func NewProducer(k *Kafka, cfg ProducerConfig, log *slog.Logger, reg prometheus.
 		bytes:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_acked_bytes_total", Help: "Bytes of batches that Kafka acknowledged, before compression."}),
 		split:   f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_split_batches_total", Help: "Batches larger than the topic takes, sent as two."}),
 		cut:     f.NewCounter(prometheus.CounterOpts{Name: "weir_producer_cut_records_total", Help: "Records larger than the topic takes, sent without the end of their body."}),
-		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "weir_producer_retries_total", Help: "Produce requests that failed and were tried again, by kind of error."}, []string{"error"}),
+		retries: f.NewCounterVec(prometheus.CounterOpts{Name: "weir_producer_retries_total", Help: "Produce requests that failed and were tried again, by kind of error: too_large, not_authorized, unknown_topic, not_enough_replicas, no_leader, timeout, connection, other."}, []string{"error"}),
 	}
 	for kind := range remedies {
 		p.retries.WithLabelValues(kind) // so that each is there, as zero

@@ -63,7 +63,7 @@ func New(cfg Config, env func(string) string, log *slog.Logger, reg prometheus.R
 		return nil
 	}
 	return &Client{cfg: cfg, log: log, callTimeout: 30 * time.Second, watchFor: 5 * time.Minute, minPause: time.Second, maxPause: time.Minute,
-		requests: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_kubernetes_requests_total", Help: "Requests to the Kubernetes API that ended, by result."}, []string{"result"}),
+		requests: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_kubernetes_requests_total", Help: "Lists and watches of the Kubernetes API that ended, by result: ok, unreachable (no answer), broken (not understood, cut off, or no token or CA file), unauthorized, forbidden, expired (410: listed again), refused."}, []string{"result"}),
 		pods:     map[string]*Pod{}, gone: map[string]time.Time{}, changed: make(chan struct{}, 1)}
 }
 

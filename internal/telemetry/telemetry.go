@@ -95,7 +95,7 @@ func Serve(ctx context.Context, addr, key string, h http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w (set another address, or \"\" for none)", key, err)
 	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	stop := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -25,6 +25,12 @@ func one(topic, source string, at int64, size int) Message {
 // TestWatch begins before the end, goes on live, and passes over what is too much.
 func TestWatch(t *testing.T) {
 	_, k := testKafka(t, 1)
+	watch(t, k, schema.TopicLogs)
+}
+
+// watch wants an empty topic of one partition.
+func watch(t *testing.T, k *Kafka, topic string) {
+	t.Helper()
 	p, err := NewProducer(k, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +40,7 @@ func TestWatch(t *testing.T) {
 	send := func(n, size int) {
 		t.Helper()
 		for range n {
-			if err := p.Send(t.Context(), one(schema.TopicLogs, "s", next, size)); err != nil {
+			if err := p.Send(t.Context(), one(topic, "s", next, size)); err != nil {
 				t.Fatal(err)
 			}
 			next++
@@ -44,8 +50,8 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	send(20, 0)
-	ends, err := k.Ends(t.Context(), schema.TopicLogs, "weir.none")
-	tp := TopicPartition{schema.TopicLogs, 0}
+	ends, err := k.Ends(t.Context(), topic, "weir.none")
+	tp := TopicPartition{topic, 0}
 	if err != nil || len(ends) != 1 || ends[tp] != [2]int64{0, 20} {
 		t.Fatalf("%v: %v", err, ends)
 	}
@@ -56,7 +62,7 @@ func TestWatch(t *testing.T) {
 	defer cancel()
 	var got []string
 	skipped := int64(0)
-	err = k.Watch(ctx, schema.TopicLogs, 5, 4, func(b *schema.Batch) {
+	err = k.Watch(ctx, topic, 5, 4, func(b *schema.Batch) {
 		got = append(got, string([]byte(b.Records[0].Body)))
 		switch len(got) {
 		case 5: // all that was there

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"weir/control/notify"
 	"weir/internal/search"
 	"weir/internal/status"
 	"weir/schema"
@@ -30,6 +31,9 @@ func (r *runtime) showStatus() (err error) {
 	d := status.Deps{Kafka: r.kafka, Metrics: r.reg, Groups: map[string][]string{}, Version: version, Local: status.Loopback(r.cfg.HTTP.Listen), Log: r.log.With("component", "status")}
 	for _, g := range groups {
 		d.Order, d.Groups[g.name] = append(d.Order, g.name), g.topics
+	}
+	if r.cfg.Control.Notify.Any() {
+		d.Order, d.Groups[notify.Group] = append(d.Order, notify.Group), []string{schema.TopicSignals}
 	}
 	if len(r.cfg.Indexer.Addresses) > 0 {
 		d.Search = r.search

@@ -2,6 +2,7 @@ package status
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,7 +89,11 @@ type list struct {
 	next    int
 }
 
+// add leaves out what is there: repeats are of Kafka's nature.
 func (l *list) add(e Entry) {
+	if slices.ContainsFunc(l.entries, func(o Entry) bool { return o.ID == e.ID }) {
+		return
+	}
 	if len(l.entries) < maxEntries {
 		l.entries = append(l.entries, e)
 		return

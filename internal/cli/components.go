@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 	"weir/agent"
 	"weir/archiver"
 	"weir/control"
-	"weir/control/notify"
 	"weir/indexer"
 	"weir/ingest"
 	"weir/internal/config"
@@ -101,37 +101,8 @@ var componentsByName = map[string]component{
 		return r.consumer(r.cfg.Consumer.For("processor", schema.TopicLogs), sink)
 	},
 	"control": func(r *runtime) (func(context.Context) error, error) {
-		if err := r.showStatus(); err != nil {
-			return nil, err
-		}
-		run, err := r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
-		if err != nil {
-			return nil, err
-		}
-		return r.withNotify(run)
+		return r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
 	},
-}
-
-// withNotify runs beside control what tells others of signals, where the configuration names any.
-func (r *runtime) withNotify(run func(context.Context) error) (func(context.Context) error, error) {
-	if !r.cfg.Control.Notify.Any() {
-		return run, nil
-	}
-	n, err := notify.New(r.cfg.Control.Notify, r.kafka.Table(notify.Table), r.log, r.reg)
-	if err != nil {
-		return nil, err
-	}
-	read, err := r.consumer(r.cfg.Consumer.For(notify.Group, schema.TopicSignals), n)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) error {
-		g, ctx := errgroup.WithContext(ctx)
-		for _, f := range []func(context.Context) error{run, read, n.Run} {
-			g.Go(func() error { return f(ctx) })
-		}
-		return g.Wait()
-	}, nil
 }
 
 func (r *runtime) consumer(cfg ingest.ConsumerConfig, sink ingest.Sink) (func(context.Context) error, error) {
@@ -152,6 +123,13 @@ func (r *runtime) run(ctx context.Context, names ...string) error {
 		}
 		runs = append(runs, run)
 	}
+	if slices.Contains(names, "control") {
+		beside, err := r.besideControl()
+		if err != nil {
+			return err
+		}
+		runs = append(runs, beside...)
+	}
 	defer r.kafka.Close()
 	// The producer and the HTTP server end after the components, which still need them while they stop.
 	last, stopLast := context.WithCancel(context.WithoutCancel(ctx))
@@ -164,7 +142,6 @@ func (r *runtime) run(ctx context.Context, names ...string) error {
 	shown := telemetry.Handler(r.reg, r.checks...)
 	if r.page != nil {
 		shown.Handle("/", r.page.Handler())
-		components.Go(func() error { return r.page.Run(cctx) })
 	}
 	components.Go(func() error { return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", shown) })
 	for _, run := range runs {

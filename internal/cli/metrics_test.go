@@ -36,14 +36,16 @@ var labels = map[string]string{
 	"reason":    "why",
 	"result":    "how it ended",
 	"status":    "HTTP status, or error",
+	"policy":    "a policy of control, by its name",
 	"target":    "whom alerts are told to, by its place in control.notify",
 	"topic":     "of Kafka",
+	"verdict":   "what was decided",
 }
 
 // components are the second words of metrics' names, in the order of the data path, and what each is.
 var components = [][2]string{
 	{"agent", "the node agent"}, {"producer", "what sends to Kafka, in every component that does"}, {"ingest", "what reads from Kafka, in every consumer"},
-	{"indexer", "what makes records searchable in Elasticsearch"}, {"archiver", "what archives records as Parquet"}, {"processor", "what makes signals"}, {"control", "self-healing"},
+	{"indexer", "what makes records searchable in Elasticsearch"}, {"archiver", "what archives records as Parquet"}, {"processor", "what makes signals"}, {"control", "self-healing: the decider"}, {"executor", "self-healing: what carries orders out on a node"},
 	{"notify", "alerts to Alertmanager and to webhooks"},
 }
 
@@ -139,6 +141,9 @@ func allMetrics(t *testing.T) []metric {
 		if _, err := componentsByName[name](run); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+	}
+	if _, err := run.besideControl(); err != nil {
+		t.Fatal(err)
 	}
 	all := slices.Collect(maps.Values(r.metrics))
 	slices.SortFunc(all, func(a, b metric) int { return cmp.Compare(a.name, b.name) })
@@ -238,6 +243,9 @@ Every component serves them at ` + "`http.listen`, path `/metrics`" + `, for Pro
 	}
 	b.WriteString("\n## Labels\n\n| label | meaning |\n|---|---|\n")
 	for _, l := range slices.Sorted(maps.Keys(labels)) {
+		if !slices.ContainsFunc(all, func(m metric) bool { return slices.Contains(m.labels, l) }) {
+			continue
+		}
 		fmt.Fprintf(&b, "| `%s` | %s |\n", l, labels[l])
 	}
 	return b.Bytes()

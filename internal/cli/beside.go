@@ -23,11 +23,29 @@ var groups = []struct {
 	{"control", []string{schema.TopicEvents, schema.TopicSignals}},
 }
 
-// showStatus makes the status page of this process, where it serves HTTP.
-func (r *runtime) showStatus() (err error) {
-	if r.cfg.HTTP.Listen == "" {
-		return nil
+// besideControl is what runs where control does: the status page, where HTTP is served, and what tells others of signals, where any are named.
+func (r *runtime) besideControl() (runs []func(context.Context) error, err error) {
+	if r.cfg.HTTP.Listen != "" {
+		if err := r.showStatus(); err != nil {
+			return nil, err
+		}
+		runs = append(runs, r.page.Run)
 	}
+	if r.cfg.Control.Notify.Any() {
+		n, err := notify.New(r.cfg.Control.Notify, r.kafka.Table(notify.Table), r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		read, err := r.consumer(r.cfg.Consumer.For(notify.Group, schema.TopicSignals), n)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, read, n.Run)
+	}
+	return runs, nil
+}
+
+func (r *runtime) showStatus() (err error) {
 	d := status.Deps{Kafka: r.kafka, Metrics: r.reg, Groups: map[string][]string{}, Version: version, Local: status.Loopback(r.cfg.HTTP.Listen), Log: r.log.With("component", "status")}
 	for _, g := range groups {
 		d.Order, d.Groups[g.name] = append(d.Order, g.name), g.topics

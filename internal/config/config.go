@@ -131,8 +131,8 @@ func Default() Config {
 		Kafka: ingest.DefaultKafkaConfig(), Topics: Topics{Partitions: 6, Replication: 1}, Producer: ingest.DefaultProducerConfig(),
 		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 60 * time.Second, CommitBytes: d.CommitBytes, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
 		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(),
-		Control: Control{Notify: notify.DefaultConfig()},
-		HTTP:    HTTP{Listen: "127.0.0.1:9464"}, Status: status.DefaultConfig(), Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
+		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
+		Control: Control{Notify: notify.DefaultConfig()}, Status: status.DefaultConfig(),
 	}
 }
 

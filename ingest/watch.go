@@ -72,8 +72,8 @@ func (k *Kafka) Watch(ctx context.Context, topic string, last, most int64, fn fu
 	return ctx.Err()
 }
 
-// Ends are the first offset that each partition of the topics still has and the next to be written. Topics that are not there are left out.
-func (k *Kafka) Ends(ctx context.Context, topics ...string) (map[TopicPartition][2]int64, error) {
+// TopicOffsets are the first offset that each partition of the topics still has and the next to be written. Topics that are not there are left out.
+func (k *Kafka) TopicOffsets(ctx context.Context, topics ...string) (map[TopicPartition][2]int64, error) {
 	m, err := k.client.Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
 	if err != nil {
 		return nil, fmt.Errorf("topics of kafka at %v: %w", k.cfg.Brokers, err)
@@ -102,8 +102,8 @@ func (k *Kafka) Ends(ctx context.Context, topics ...string) (map[TopicPartition]
 	return ends, nil
 }
 
-// Committed are the offsets that a group committed; partitions without one are left out.
-func (k *Kafka) Committed(ctx context.Context, group string, of map[TopicPartition][2]int64) (map[TopicPartition]int64, error) {
+// GroupOffsets are the offsets that a group committed; partitions without one are left out.
+func (k *Kafka) GroupOffsets(ctx context.Context, group string, of map[TopicPartition][2]int64) (map[TopicPartition]int64, error) {
 	ask := map[string][]int{}
 	for tp := range of {
 		ask[tp.Topic] = append(ask[tp.Topic], tp.Partition)

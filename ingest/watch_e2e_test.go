@@ -54,11 +54,11 @@ func TestRealWatch(t *testing.T) {
 		t.Errorf("%v: %q", err, rows)
 	}
 
-	ends, err := k.Ends(t.Context(), topic)
+	ends, err := k.TopicOffsets(t.Context(), topic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at, err := k.Committed(t.Context(), group, ends); err != nil || len(at) != 0 {
+	if at, err := k.GroupOffsets(t.Context(), group, ends); err != nil || len(at) != 0 {
 		t.Errorf("before anything was committed: %v: %v", err, at)
 	}
 	c := DefaultConsumerConfig(group, topic)
@@ -71,7 +71,7 @@ func TestRealWatch(t *testing.T) {
 	defer stop()
 	tp := TopicPartition{topic, 0}
 	waitFor(t, "the group's commit", func() bool {
-		at, err := k.Committed(t.Context(), group, ends)
+		at, err := k.GroupOffsets(t.Context(), group, ends)
 		return err == nil && at[tp] == ends[tp][1]
 	})
 }

@@ -50,12 +50,12 @@ func watch(t *testing.T, k *Kafka, topic string) {
 		}
 	}
 	send(20, 0)
-	ends, err := k.Ends(t.Context(), topic, "weir.none")
+	ends, err := k.TopicOffsets(t.Context(), topic, "weir.none")
 	tp := TopicPartition{topic, 0}
 	if err != nil || len(ends) != 1 || ends[tp] != [2]int64{0, 20} {
 		t.Fatalf("%v: %v", err, ends)
 	}
-	if at, err := k.Committed(t.Context(), "nobody", ends); err != nil || len(at) != 0 {
+	if at, err := k.GroupOffsets(t.Context(), "nobody", ends); err != nil || len(at) != 0 {
 		t.Errorf("%v: %v", err, at)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

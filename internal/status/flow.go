@@ -36,7 +36,7 @@ func (p *Page) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s := sample{at: time.Now(), metrics: sums(p.deps.Metrics), next: map[string]int64{}, first: map[string]int64{}, committed: map[string]int64{}, behind: map[string]int64{}}
-	ends, err := p.deps.Kafka.Ends(ctx, shownTopics...)
+	ends, err := p.deps.Kafka.TopicOffsets(ctx, shownTopics...)
 	for tp, e := range ends {
 		s.first[tp.Topic] += e[0]
 		s.next[tp.Topic] += e[1]
@@ -49,7 +49,7 @@ func (p *Page) look(ctx context.Context) {
 		for _, t := range topics {
 			its[t] = true
 		}
-		at, e := p.deps.Kafka.Committed(ctx, group, ends)
+		at, e := p.deps.Kafka.GroupOffsets(ctx, group, ends)
 		if err = e; err != nil || len(at) == 0 {
 			continue
 		}

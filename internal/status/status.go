@@ -56,8 +56,8 @@ func (c *Config) token() (string, error) {
 // Kafka is what the page asks Kafka for; *ingest.Kafka has it.
 type Kafka interface {
 	Watch(ctx context.Context, topic string, last, most int64, fn func(*schema.Batch), skipped func(messages int64)) error
-	Ends(ctx context.Context, topics ...string) (map[ingest.TopicPartition][2]int64, error)
-	Committed(ctx context.Context, group string, of map[ingest.TopicPartition][2]int64) (map[ingest.TopicPartition]int64, error)
+	TopicOffsets(ctx context.Context, topics ...string) (map[ingest.TopicPartition][2]int64, error)
+	GroupOffsets(ctx context.Context, group string, of map[ingest.TopicPartition][2]int64) (map[ingest.TopicPartition]int64, error)
 }
 
 // Hit is a record that a search found.

@@ -46,13 +46,13 @@ func (k *broker) Watch(ctx context.Context, topic string, _, _ int64, fn func(*s
 	return ctx.Err()
 }
 
-func (k *broker) Ends(context.Context, ...string) (map[ingest.TopicPartition][2]int64, error) {
+func (k *broker) TopicOffsets(context.Context, ...string) (map[ingest.TopicPartition][2]int64, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.ends, k.err
 }
 
-func (k *broker) Committed(_ context.Context, group string, _ map[ingest.TopicPartition][2]int64) (map[ingest.TopicPartition]int64, error) {
+func (k *broker) GroupOffsets(_ context.Context, group string, _ map[ingest.TopicPartition][2]int64) (map[ingest.TopicPartition]int64, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.at[group], nil

@@ -317,8 +317,17 @@ func (p *partition) room(now time.Time) bool {
 // Commit makes the alerts durable. Who is to be told of them is told later, also after a crash.
 func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error { return p.save(ctx) }
 
-// Close forgets the alerts: who has the partition next reads them from the table.
+// closeTimeout bounds the last save of a partition, so that a Kafka that is away does not hold up the stop.
+const closeTimeout = 5 * time.Second
+
+// Close forgets the alerts: who has the partition next reads them from the table. Who was told is saved first. Signals that are not committed are saved
+// with it, and do nothing when they are read again.
 func (p *partition) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := p.save(ctx); err != nil {
+		p.n.log.Warn("cannot keep what was told; it may be told twice", "partition", p.number, "err", err)
+	}
 	p.saving.Lock()
 	defer p.saving.Unlock()
 	p.closed = true

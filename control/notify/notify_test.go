@@ -337,6 +337,25 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestStop stops right after the webhook was told.
+func TestStop(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Wait = 0 })
+	b.signal("r", "a", signal.Firing)
+	for _, target := range b.n.targets {
+		if err := target.tell(t.Context(), b.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.web.got()
+	b.start()
+	if _, w := b.after(second); len(w) != 0 {
+		t.Errorf("told again: %q", w)
+	}
+}
+
 // TestAway lets each target be away in turn, for less and for more than give_up.
 func TestAway(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.Wait = 0 })

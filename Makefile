@@ -64,7 +64,7 @@ bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, id
 bench-indexer: build ## the indexer from a filled topic into a real Elasticsearch, beside a bare loop; search latency; docs/performance.md has the figures
 	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cut -d' ' -f1 "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
 
-generate: ## what is made from code: Kibana's objects, the table of fields in docs/search.md, docs/metrics.md, the dashboards for Grafana
+generate: ## Kibana's objects and the table of fields in docs/search.md, which are made from code; docs/metrics.md; Grafana's dashboards
 	$(GO) test ./internal/kibana -run TestGenerated -update
 	$(GO) test ./internal/cli -run TestMetrics -update
 	$(GO) test ./internal/monitor -run TestGenerated -update

@@ -17,10 +17,16 @@ const (
 	watchWait  = 5 * time.Second // that a fetch waits for something new
 )
 
-// Watch is for those who only look on: it reads a topic from up to last messages before each partition's end, without a group, until ctx
-// ends. Where it falls more than most messages behind, it passes over what is between and tells skipped how many. fn is called
-// from one goroutine at a time and must not keep the batch; what is not a batch is passed over.
-func (k *Kafka) Watch(ctx context.Context, topic string, last, most int64, fn func(*schema.Batch), skipped func(messages int64)) error {
+// Looking says how somebody looks on.
+type Looking struct {
+	Last           int64 // messages before each partition's end to begin with
+	Most           int64 // messages that a partition may be behind before some are passed over
+	BytesPerSecond int64 // of values, all partitions together; 0: as many as there are
+}
+
+// Watch is for those who only look on: it reads a topic without a group until ctx ends. Where it falls too far behind, it passes over what is
+// between and tells skipped how many messages. fn is called from one goroutine at a time and must not keep the batch; what is not a batch is passed over.
+func (k *Kafka) Watch(ctx context.Context, topic string, l Looking, fn func(*schema.Batch), skipped func(messages int64)) error {
 	n, err := k.partitions(ctx, topic)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", topic, err)
@@ -32,7 +38,7 @@ func (k *Kafka) Watch(ctx context.Context, topic string, last, most int64, fn fu
 	for p := range n {
 		tp := TopicPartition{topic, p}
 		wg.Go(func() {
-			next, back := int64(-1), last
+			next, back := int64(-1), l.Last
 			for try := 0; ctx.Err() == nil; {
 				messages, high, err := []fetched(nil), int64(0), error(nil)
 				if next < 0 {
@@ -53,18 +59,23 @@ func (k *Kafka) Watch(ctx context.Context, topic string, last, most int64, fn fu
 					continue
 				}
 				try = 0
+				bytes := 0
 				mu.Lock()
 				for i := range messages {
+					bytes += len(messages[i].value)
 					if decode(&d, tp, &messages[i], &b, nil) == nil && ctx.Err() == nil {
 						fn(&b)
 					}
 					next = messages[i].offset + 1
 				}
-				if behind := high - next; behind > most {
+				if behind := high - next; behind > l.Most {
 					skipped(behind)
 					next = high
 				}
 				mu.Unlock()
+				if l.BytesPerSecond > 0 {
+					_ = pause(ctx, ctx, time.Duration(float64(bytes*n)/float64(l.BytesPerSecond)*float64(time.Second)))
+				}
 			}
 		})
 	}

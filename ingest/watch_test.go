@@ -62,7 +62,7 @@ func watch(t *testing.T, k *Kafka, topic string) {
 	defer cancel()
 	var got []string
 	skipped := int64(0)
-	err = k.Watch(ctx, topic, 5, 4, func(b *schema.Batch) {
+	err = k.Watch(ctx, topic, Looking{Last: 5, Most: 4}, func(b *schema.Batch) {
 		got = append(got, string([]byte(b.Records[0].Body)))
 		switch len(got) {
 		case 5: // all that was there
@@ -82,5 +82,42 @@ func watch(t *testing.T, k *Kafka, topic string) {
 	}
 	if want := fmt.Sprint(next - 1); skipped == 0 || got[len(got)-1] != want || int64(len(got))+skipped != next-15 {
 		t.Errorf("%d passed over, %d seen, the last %s, want %s", skipped, len(got), got[len(got)-1], want)
+	}
+}
+
+// TestWatchPace reads no faster than it is told to.
+func TestWatchPace(t *testing.T) {
+	_, k := testKafka(t, 2)
+	p, err := NewProducer(k, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(p.Run)()
+	send := func(at int64) {
+		if err := p.Send(t.Context(), one(schema.TopicLogs, "s", at, 100<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(0)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var first time.Time
+	_ = k.Watch(ctx, schema.TopicLogs, Looking{Last: 1, Most: 1000, BytesPerSecond: 400 << 10}, func(*schema.Batch) {
+		if first.IsZero() {
+			first = time.Now()
+			send(1)
+			return
+		}
+		// 100 KiB at half of 400 KiB a second, since there are two partitions.
+		if took := time.Since(first); took < 450*time.Millisecond {
+			t.Errorf("the second came after %v", took)
+		}
+		cancel()
+	}, func(int64) {})
+	if ctx.Err() != context.Canceled {
+		t.Error("the second did not come")
 	}
 }

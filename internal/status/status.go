@@ -21,16 +21,19 @@ import (
 type Config struct {
 	TokenEnv  string `yaml:"token_env"`
 	TokenFile string `yaml:"token_file"`
-	Logs      bool   `yaml:"logs"` // read weir.logs too, for nodes and containers; where it is too much to follow, some of it is passed over
+	LogsBytes int64  `yaml:"logs_bytes_per_second"` // of weir.logs, for nodes and containers; of what is more, some is passed over. 0: none of it
 }
 
-// DefaultConfig needs no token and reads the logs.
-func DefaultConfig() Config { return Config{Logs: true} }
+// DefaultConfig needs no token, and reads of the logs what costs next to nothing.
+func DefaultConfig() Config { return Config{LogsBytes: 4 << 20} }
 
 // Validate joins what is wrong, each with its key.
 func (c *Config) Validate() error {
 	if c.TokenEnv != "" && c.TokenFile != "" {
 		return errors.New("token_env: give one of token_env and token_file")
+	}
+	if c.LogsBytes < 0 {
+		return errors.New("logs_bytes_per_second: is below zero")
 	}
 	return nil
 }
@@ -55,7 +58,7 @@ func (c *Config) token() (string, error) {
 
 // Kafka is what the page asks Kafka for; *ingest.Kafka has it.
 type Kafka interface {
-	Watch(ctx context.Context, topic string, last, most int64, fn func(*schema.Batch), skipped func(messages int64)) error
+	Watch(ctx context.Context, topic string, l ingest.Looking, fn func(*schema.Batch), skipped func(messages int64)) error
 	TopicOffsets(ctx context.Context, topics ...string) (map[ingest.TopicPartition][2]int64, error)
 	GroupOffsets(ctx context.Context, group string, of map[ingest.TopicPartition][2]int64) (map[ingest.TopicPartition]int64, error)
 }
@@ -119,10 +122,10 @@ const history, mostBehind = 100, 2000
 // Run collects until ctx ends.
 func (p *Page) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	watch := func(topic string, last int64) {
+	watch := func(topic string, l ingest.Looking) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				err := p.deps.Kafka.Watch(ctx, topic, last, mostBehind, p.take, p.skip)
+				err := p.deps.Kafka.Watch(ctx, topic, l, p.take, p.skip)
 				if ctx.Err() == nil {
 					p.deps.Log.Debug("the status page cannot read a topic yet", "topic", topic, "err", err)
 				}
@@ -131,10 +134,10 @@ func (p *Page) Run(ctx context.Context) error {
 		})
 	}
 	for _, topic := range []string{schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter} {
-		watch(topic, history)
+		watch(topic, ingest.Looking{Last: history, Most: mostBehind})
 	}
-	if p.cfg.Logs {
-		watch(schema.TopicLogs, 0)
+	if p.cfg.LogsBytes > 0 {
+		watch(schema.TopicLogs, ingest.Looking{Most: mostBehind, BytesPerSecond: p.cfg.LogsBytes})
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {

@@ -36,7 +36,7 @@ type broker struct {
 	err     error
 }
 
-func (k *broker) Watch(ctx context.Context, topic string, _, _ int64, fn func(*schema.Batch), _ func(int64)) error {
+func (k *broker) Watch(ctx context.Context, topic string, _ ingest.Looking, fn func(*schema.Batch), _ func(int64)) error {
 	k.mu.Lock()
 	for i := range k.batches[topic] {
 		fn(&k.batches[topic][i])
@@ -133,7 +133,7 @@ func filled(t *testing.T, change func(*Config, *Deps)) *Page {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		full := len(p.flow.samples) > 0 && len(p.lists["deadletters"].entries) == 1 && len(p.lists["losses"].entries) == 1 && len(p.lists["signals"].entries) == 2 && len(p.lists["actions"].entries) == 1 &&
-			(!cfg.Logs || len(p.containers) == 2 && p.nodes["node-1"] != nil && p.containers["c002"].state != "" && p.containers["c002"].hour.at > 0)
+			(cfg.LogsBytes == 0 || len(p.containers) == 2 && p.nodes["node-1"] != nil && p.containers["c002"].state != "" && p.containers["c002"].hour.at > 0)
 		p.mu.Unlock()
 		if full {
 			return p
@@ -201,7 +201,7 @@ func TestViews(t *testing.T) {
 }
 
 func TestWithoutSearchAndLogs(t *testing.T) {
-	p := filled(t, func(c *Config, d *Deps) { c.Logs, d.Search = false, nil })
+	p := filled(t, func(c *Config, d *Deps) { c.LogsBytes, d.Search = 0, nil })
 	if res, body := get(t, p.Handler(), "/api/v1/search?q=a", nil); res.StatusCode != 501 || !strings.Contains(body, "indexer.addresses") {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}

@@ -129,6 +129,10 @@ func TestChromium(t *testing.T) {
 		b.is(fmt.Sprintf(`document.querySelector("nav [aria-current]").getAttribute("href") === %q`, "#"+view))
 	}
 
+	b.do(chromedp.KeyEvent("4"))
+	b.is(shows("signals"))
+	b.is(says("web-1, firing"))
+
 	// A row is reached and opened by the keyboard, and stays open when the view is drawn anew.
 	b.do(chromedp.KeyEvent("6"))
 	b.is(shows("losses"))
@@ -270,7 +274,7 @@ func TestScreenshot(t *testing.T) {
 	server := httptest.NewServer(p.Handler())
 	defer server.Close()
 	b := open(t)
-	b.do(chromedp.EmulateViewport(1100, 590), chromedp.Navigate(server.URL+"/#containers"))
+	b.do(chromedp.EmulateViewport(1100, 625), chromedp.Navigate(server.URL+"/#containers"))
 	b.is(says("report-1"))
 	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	if err != nil {

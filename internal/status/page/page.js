@@ -117,9 +117,11 @@ function drawContainers(c) {
 
 function drawList(entries, view) {
   if (!entries.length) return [el("p", { class: "note" }, view.about), el("p", {}, view.none)];
+  const attr = (e, name) => ((e.attrs || []).find(([k]) => k === name) || ["", ""])[1];
   return [el("p", { class: "note" }, view.about), el("div", {}, ...entries.map(e => {
+    const what = [e.what || e.node || e.event, attr(e, "weir.signal.state"), attr(e, "weir.loss.reason")].filter(s => s && s !== "point").join(", ");
     const d = el("details", {},
-      el("summary", { "data-key": e.id }, clock(e.time), level(e.level), el("span", {}, e.what || e.node || e.event), el("span", { class: "body" }, e.body || e.event)),
+      el("summary", { "data-key": e.id }, clock(e.time), level(e.level), el("span", {}, what), el("span", { class: "body" }, e.body || e.event)),
       el("dl", { class: "attrs" }, el("dt", {}, "event"), el("dd", {}, e.event), el("dt", {}, "id"), el("dd", {}, e.id), ...(e.attrs || []).flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)])));
     d.open = state.open.has(e.id);
     d.addEventListener("toggle", () => d.open ? state.open.add(e.id) : state.open.delete(e.id));

@@ -13,14 +13,18 @@ import (
 )
 
 // groups are the consumer groups that the status page shows, in the order of the data path, and what they read.
-var groups = []struct {
-	name   string
-	topics []string
-}{
-	{"indexer", []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter}},
-	{"archiver", []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions}},
-	{"processor", []string{schema.TopicLogs}},
-	{"control", []string{schema.TopicEvents, schema.TopicSignals}},
+func (r *runtime) groups() []status.Group {
+	const patience = time.Minute
+	all := []status.Group{
+		{Name: "indexer", Topics: []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter}, Patience: patience},
+		{Name: "archiver", Topics: []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions}, Patience: max(patience, 2*r.cfg.Consumer.ArchiveCommitInterval)},
+		{Name: "processor", Topics: []string{schema.TopicLogs}, Patience: patience},
+		{Name: "control", Topics: []string{schema.TopicEvents, schema.TopicSignals}, Patience: patience},
+	}
+	if r.cfg.Control.Notify.Any() {
+		all = append(all, status.Group{Name: notify.Group, Topics: []string{schema.TopicSignals}, Patience: patience})
+	}
+	return all
 }
 
 // besideControl is what runs where control does: the status page, where HTTP is served, and what tells others of signals, where any are named.
@@ -46,13 +50,7 @@ func (r *runtime) besideControl() (runs []func(context.Context) error, err error
 }
 
 func (r *runtime) showStatus() (err error) {
-	d := status.Deps{Kafka: r.kafka, Metrics: r.reg, Groups: map[string][]string{}, Version: version, Local: status.Loopback(r.cfg.HTTP.Listen), Log: r.log.With("component", "status")}
-	for _, g := range groups {
-		d.Order, d.Groups[g.name] = append(d.Order, g.name), g.topics
-	}
-	if r.cfg.Control.Notify.Any() {
-		d.Order, d.Groups[notify.Group] = append(d.Order, notify.Group), []string{schema.TopicSignals}
-	}
+	d := status.Deps{Kafka: r.kafka, Metrics: r.reg, Groups: r.groups(), Version: version, Local: status.Loopback(r.cfg.HTTP.Listen), Log: r.log.With("component", "status")}
 	if len(r.cfg.Indexer.Addresses) > 0 {
 		d.Search = r.search
 	}

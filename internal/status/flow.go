@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,26 +42,24 @@ func (p *Page) look(ctx context.Context) {
 		s.first[tp.Topic] += e[0]
 		s.next[tp.Topic] += e[1]
 	}
-	for group, topics := range p.deps.Groups {
+	for _, g := range p.deps.Groups {
 		if err != nil {
 			break
 		}
-		its := map[string]bool{}
-		for _, t := range topics {
-			its[t] = true
-		}
-		at, e := p.deps.Kafka.GroupOffsets(ctx, group, ends)
+		at, e := p.deps.Kafka.GroupOffsets(ctx, g.Name, ends)
 		if err = e; err != nil || len(at) == 0 {
 			continue
 		}
 		for tp, e := range ends {
-			if c, ok := at[tp]; its[tp.Topic] {
-				if !ok {
-					c = e[0]
-				}
-				s.committed[group] += c
-				s.behind[group] += max(0, e[1]-max(c, e[0]))
+			if !slices.Contains(g.Topics, tp.Topic) {
+				continue
 			}
+			c, ok := at[tp]
+			if !ok {
+				c = e[0]
+			}
+			s.committed[g.Name] += c
+			s.behind[g.Name] += max(0, e[1]-max(c, e[0]))
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -144,6 +143,7 @@ type GroupView struct {
 	Records   *float64 `json:"recordsPerSecond"`
 	Behind    int64    `json:"behind"`
 	Still     int64    `json:"still"` // seconds that it is behind and did not move
+	Stuck     bool     `json:"stuck"`
 }
 
 // Trouble is a count that should be zero, or nearly so.
@@ -192,14 +192,16 @@ func (p *Page) path(now time.Time) PathView {
 			v.Topics = append(v.Topics, TopicView{t, rate(float64(old.next[t]), float64(s.next[t])), s.next[t] - s.first[t]})
 		}
 	}
-	for _, name := range p.deps.Order {
-		g := GroupView{Name: name, Reads: p.deps.Groups[name], Behind: s.behind[name]}
+	for _, group := range p.deps.Groups {
+		name := group.Name
+		g := GroupView{Name: name, Reads: group.Topics, Behind: s.behind[name]}
 		if at, ok := s.committed[name]; ok {
 			g.Began = true
 			if before, ok := old.committed[name]; ok {
 				g.PerSecond = rate(float64(before), float64(at))
 			}
-			g.Still = int64(s.at.Sub(p.flow.moved[name]) / time.Second)
+			still := s.at.Sub(p.flow.moved[name])
+			g.Still, g.Stuck = int64(still/time.Second), still > group.Patience
 		}
 		if _, ok := s.metrics["weir_ingest_records_total "+name]; ok {
 			n := metric("weir_ingest_records_total " + name)

@@ -72,12 +72,18 @@ type Hit struct {
 	Body  string `json:"body"`
 }
 
+// Group is a consumer group.
+type Group struct {
+	Name     string
+	Topics   []string
+	Patience time.Duration // how long it may be behind without a commit until it counts as stuck
+}
+
 // Deps is what the page is made from.
 type Deps struct {
 	Kafka   Kafka
 	Metrics prometheus.Gatherer
-	Groups  map[string][]string // consumer groups and their topics
-	Order   []string            // of the groups
+	Groups  []Group // in the order of the data path
 	Search  func(ctx context.Context, kql, since string, limit int) ([]Hit, []string, error)
 	Version string
 	Local   bool // http.listen is a loopback address

@@ -110,7 +110,7 @@ func filled(t *testing.T, change func(*Config, *Deps)) *Page {
 	promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_agent_loss_records_total"}, []string{"reason"}).WithLabelValues("rotated_away").Inc()
 	promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_ingest_records_total"}, []string{"group"}).WithLabelValues("indexer").Add(5)
 	cfg := DefaultConfig()
-	d := Deps{Kafka: k, Metrics: reg, Groups: map[string][]string{"indexer": {schema.TopicLogs, schema.TopicEvents}, "archiver": {schema.TopicLogs}, "control": {schema.TopicEvents}}, Order: []string{"indexer", "archiver", "control"},
+	d := Deps{Kafka: k, Metrics: reg, Groups: []Group{{"indexer", []string{schema.TopicLogs, schema.TopicEvents}, time.Minute}, {"archiver", []string{schema.TopicLogs}, time.Minute}, {"control", []string{schema.TopicEvents}, time.Minute}},
 		Version: "test", Local: true, Log: slog.New(slog.DiscardHandler),
 		Search: func(_ context.Context, kql, since string, limit int) ([]Hit, []string, error) {
 			if strings.Contains(kql, "((") {

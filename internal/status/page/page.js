@@ -74,8 +74,7 @@ function drawPath(p) {
   const topics = (p.topics || []).map(t => card(t.name, [["batches", rate(t.perSecond)], ["kept", number(t.retained)]]));
   const groups = (p.groups || []).map(g => {
     if (!g.began) return card(g.name, [["", "has read nothing yet"]]);
-    const stuck = g.still > 30;
-    return card(g.name, [g.recordsPerSecond === null ? null : ["records", rate(g.recordsPerSecond)], ["batches", rate(g.perSecond)], ["behind", number(g.behind) + " batches", stuck ? "bad" : ""], stuck ? ["does not move", span(g.still), "bad"] : null]);
+    return card(g.name, [g.recordsPerSecond === null ? null : ["records", rate(g.recordsPerSecond)], ["batches", rate(g.perSecond)], ["behind", number(g.behind) + " batches", g.stuck ? "bad" : ""], g.stuck ? ["does not move", span(g.still), "bad"] : null]);
   });
   const column = cards => el("div", {}, ...(cards.length ? cards : [el("p", { class: "note" }, "Kafka did not tell yet.")]));
   return [

@@ -326,3 +326,21 @@ func TestStandstill(t *testing.T) {
 		}
 	}
 }
+
+// TestStuck gives each group its own patience.
+func TestStuck(t *testing.T) {
+	p, err := New(DefaultConfig(), Deps{Groups: []Group{{"indexer", nil, time.Minute}, {"archiver", nil, time.Hour}, {"idle", nil, time.Minute}}, Local: true, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(1000, 0)
+	for range 2 {
+		p.flow.add(sample{at: at, committed: map[string]int64{"indexer": 5, "archiver": 5, "idle": 5}, behind: map[string]int64{"indexer": 1, "archiver": 1}})
+		at = at.Add(5 * time.Minute)
+	}
+	for i, want := range []bool{true, false, false} {
+		if g := p.path(at).Groups[i]; g.Stuck != want {
+			t.Errorf("%+v", g)
+		}
+	}
+}

@@ -28,7 +28,7 @@ type Archiver struct {
 	cfg   Config
 	log   *slog.Logger
 	m     *metrics
-	store store.Store
+	store *store.Watched
 	// hook is called before each step of a commit and stops it there with its error. Only tests set it.
 	hook func(step string) error
 	now  func() time.Time
@@ -45,14 +45,14 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Archiver, er
 	if err != nil {
 		return nil, fmt.Errorf("archiver: register metrics: %w", err)
 	}
-	s, err := store.Open(cfg.Config)
+	s, err := store.Watch(cfg.Config, log.With("component", "archiver"), reg)
 	if err != nil {
 		return nil, fmt.Errorf("archiver: %w", err)
 	}
 	return newArchiver(cfg, log, m, s), nil
 }
 
-func newArchiver(cfg Config, log *slog.Logger, m *metrics, s store.Store) *Archiver {
+func newArchiver(cfg Config, log *slog.Logger, m *metrics, s *store.Watched) *Archiver {
 	return &Archiver{
 		cfg: cfg, log: log.With("component", "archiver"), m: m, store: s,
 		hook: func(string) error { return nil }, now: time.Now,
@@ -61,6 +61,9 @@ func newArchiver(cfg Config, log *slog.Logger, m *metrics, s store.Store) *Archi
 
 // Close ends the connections to the store. The partitions must have been closed before.
 func (a *Archiver) Close() error { return a.store.Close() }
+
+// Ready says which call to the store fails, since when and why. It asks nothing.
+func (a *Archiver) Ready(context.Context) error { return a.store.Health() }
 
 // Open takes a partition over: it shuts out any earlier writer of it, finishes the last commit, removes what belongs to no
 // commit, and returns the checkpoint of the last commit, or nil when there was none.

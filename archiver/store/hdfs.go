@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"path"
+	"slices"
 	"sort"
 	"sync"
 	"syscall"
@@ -20,41 +22,134 @@ import (
 //
 // The client library sets no deadline on the namenode and, after an answer that did not come, goes on with a connection
 // whose answers no longer match its questions; and a file whose datanode died can never be closed by its client. So every
-// connection gets deadlines and closes itself on the first error, the client for names is thrown away when its connection
-// broke, and every file is written through a client of its own.
+// connection gets deadlines, a client is thrown away when one of its connections to a namenode broke or one call took too
+// long, and every file is written through a client of its own. The library asks the namenodes in their order: one that
+// failed is asked last by the next client.
 type hdfsStore struct {
-	opts     hdfs.ClientOptions
+	user     string
 	dir      string
 	deadline time.Duration
+	kerberos *login // nil without Kerberos
 
 	mu     sync.Mutex
-	client *hdfs.Client // nil when there is no connection
+	hosts  []string    // namenodes, those that failed last at the end
+	client *nameClient // for all but writing; nil when there is no connection
 }
 
-func newHDFSStore(r root, user string, deadline time.Duration) (*hdfsStore, error) {
-	s := &hdfsStore{dir: r.dir, deadline: deadline}
-	s.opts = hdfs.ClientOptions{Addresses: r.hosts, User: user}
-	s.opts.NamenodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := s.dial(ctx, network, addr)
+func newHDFSStore(r root, cfg Config, kerberos *login) *hdfsStore {
+	return &hdfsStore{user: cfg.HDFSUser, dir: r.dir, deadline: cfg.Deadline, kerberos: kerberos, hosts: slices.Clone(r.hosts)}
+}
+
+// nameClient is a client whose connections can be cut, which ends every call that waits on them.
+type nameClient struct {
+	*hdfs.Client
+	s *hdfsStore
+
+	mu    sync.Mutex
+	cut   error // why; no connection is made any more
+	conns []net.Conn
+	ended sync.Once
+}
+
+// connect makes a client, which speaks with a namenode first. Nothing else waits for it.
+func (s *hdfsStore) connect() (*nameClient, error) {
+	s.mu.Lock()
+	hosts := slices.Clone(s.hosts)
+	s.mu.Unlock()
+	c := &nameClient{s: s}
+	opts := hdfs.ClientOptions{Addresses: hosts, User: s.user, DatanodeDialFunc: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return c.dial(ctx, network, addr, s.deadline)
+	}}
+	opts.NamenodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := c.dial(ctx, network, addr, s.deadline/time.Duration(len(hosts)))
 		if err != nil {
+			s.demote(addr)
 			return nil, err
 		}
-		return &deadlineConn{Conn: conn, deadline: deadline}, nil
+		return &deadlineConn{Conn: conn, c: c, addr: addr}, nil
 	}
-	s.opts.DatanodeDialFunc = s.dial
-	// HDFS may be away while the archiver starts: then each Open fails and is tried again, as it is later on.
-	return s, nil
+	err := c.bounded(func() (err error) {
+		if err = s.kerberos.apply(&opts); err == nil {
+			c.Client, err = hdfs.NewClient(opts)
+		}
+		return err
+	})
+	if err != nil {
+		c.end(err)
+		return nil, fmt.Errorf("connect to hdfs %v: %w", hosts, err)
+	}
+	return c, nil
 }
 
-func (s *hdfsStore) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: s.deadline}).DialContext(ctx, network, addr)
+func (s *hdfsStore) demote(host string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(s.hosts), func(h string) bool { return h == host })
+	s.hosts = append(rest, host)
 }
 
-// deadlineConn bounds every read and write, and closes itself when one fails, so that a late answer is never taken for the
-// answer to a later question.
+func (c *nameClient) dial(ctx context.Context, network, addr string, limit time.Duration) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: limit}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut != nil {
+		return nil, errors.Join(c.cut, conn.Close())
+	}
+	c.conns = append(c.conns, conn)
+	return conn, nil
+}
+
+// bounded runs fn, and cuts the client if that takes longer than the deadline.
+func (c *nameClient) bounded(fn func() error) error {
+	t := time.AfterFunc(c.s.deadline, func() {
+		c.shut(fmt.Errorf("no answer within %s: %w", c.s.deadline, os.ErrDeadlineExceeded))
+	})
+	err := fn()
+	if t.Stop() || err == nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.cut, err)
+}
+
+func (c *nameClient) shut(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut == nil {
+		c.cut = why
+	}
+	for _, conn := range c.conns {
+		_ = conn.Close()
+	}
+	c.conns = nil
+}
+
+// end closes the client. Its connections go first: the library's Close waits for its answers.
+func (c *nameClient) end(why error) {
+	c.shut(why)
+	c.ended.Do(func() {
+		if c.Client != nil {
+			_ = c.Client.Close()
+		}
+	})
+}
+
+func (c *nameClient) alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut == nil
+}
+
+// deadlineConn is a connection to a namenode. It bounds every read and write, and cuts its client when one fails: a late answer
+// must not be taken for the answer to a later question.
 type deadlineConn struct {
 	net.Conn
-	deadline time.Duration
+	c    *nameClient
+	addr string
 }
 
 func (c *deadlineConn) Read(p []byte) (int, error) {
@@ -66,12 +161,15 @@ func (c *deadlineConn) Write(p []byte) (int, error) {
 }
 
 func (c *deadlineConn) bounded(set func(time.Time) error, do func([]byte) (int, error), p []byte) (int, error) {
-	if err := set(time.Now().Add(c.deadline)); err != nil {
-		return 0, err
+	err := set(time.Now().Add(c.c.s.deadline))
+	n := 0
+	if err == nil {
+		n, err = do(p)
 	}
-	n, err := do(p)
 	if err != nil {
-		_ = c.Close()
+		err = fmt.Errorf("namenode %s: %w", c.addr, err)
+		c.c.shut(err)
+		c.c.s.demote(c.addr)
 	}
 	return n, err
 }
@@ -82,34 +180,50 @@ func (s *hdfsStore) path(name string) string { return path.Join(s.dir, name) }
 func (s *hdfsStore) call(fn func(*hdfs.Client) error) error {
 	s.mu.Lock()
 	c := s.client
+	s.mu.Unlock()
+	if c != nil && !c.alive() { // it broke while nobody asked anything
+		s.drop(c, errUnused)
+		c = nil
+	}
 	if c == nil {
 		var err error
-		if c, err = hdfs.NewClient(s.opts); err != nil {
-			s.mu.Unlock()
-			return fmt.Errorf("connect to hdfs %v: %w", s.opts.Addresses, err)
+		if c, err = s.connect(); err != nil {
+			return err
 		}
-		s.client = c
+		s.mu.Lock()
+		if other := s.client; other != nil {
+			s.mu.Unlock()
+			c.end(errUnused)
+			c = other
+		} else {
+			s.client = c
+			s.mu.Unlock()
+		}
 	}
-	s.mu.Unlock()
-	err := fn(c)
+	err := c.bounded(func() error { return fn(c.Client) })
 	if err != nil && !answered(err) {
-		s.drop(c)
+		s.drop(c, err)
 	}
 	return err
 }
 
-func (s *hdfsStore) drop(c *hdfs.Client) {
+var errUnused = errors.New("the client is closed")
+
+func (s *hdfsStore) drop(c *nameClient, why error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == c {
+	mine := s.client == c
+	if mine {
 		s.client = nil
-		_ = c.Close()
+	}
+	s.mu.Unlock()
+	if mine {
+		c.end(why)
 	}
 }
 
-// answered says whether the namenode itself gave the error, so that the connection is sound.
+// answered says whether HDFS itself gave the error, so that the connection is sound.
 func answered(err error) bool {
-	var remote hdfs.Error
+	var remote interface{ Exception() string }
 	if errors.As(err, &remote) {
 		return true
 	}
@@ -122,23 +236,17 @@ func answered(err error) bool {
 }
 
 func (s *hdfsStore) Create(name string) (File, error) {
-	f := &hdfsFile{deadline: s.deadline}
-	opts := s.opts
-	opts.DatanodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := s.dial(ctx, network, addr)
-		if err == nil {
-			f.mu.Lock()
-			f.conns = append(f.conns, conn)
-			f.mu.Unlock()
-		}
-		return conn, err
+	c, err := s.connect()
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if f.client, err = hdfs.NewClient(opts); err != nil {
-		return nil, fmt.Errorf("connect to hdfs %v: %w", s.opts.Addresses, err)
-	}
-	if f.w, err = f.client.Create(s.path(name)); err != nil {
-		_ = f.client.Close()
+	f := &hdfsFile{c: c}
+	err = c.bounded(func() (err error) {
+		f.w, err = c.Create(s.path(name))
+		return err
+	})
+	if err != nil {
+		c.end(err)
 		return nil, err
 	}
 	return f, nil
@@ -146,29 +254,26 @@ func (s *hdfsStore) Create(name string) (File, error) {
 
 // hdfsFile is one file being written through a client of its own.
 type hdfsFile struct {
-	client   *hdfs.Client
-	w        *hdfs.FileWriter
-	deadline time.Duration
-	failed   error // the first failure; from then on the file cannot be saved
-	ended    bool
-
-	mu    sync.Mutex
-	conns []net.Conn // to datanodes; the library does not close them when it gives up
+	c      *nameClient
+	w      *hdfs.FileWriter
+	failed error // the first failure; from then on the file cannot be saved
+	ended  bool
 }
 
-func (f *hdfsFile) Write(p []byte) (int, error) {
+func (f *hdfsFile) Write(p []byte) (n int, err error) {
 	if f.failed != nil {
 		return 0, f.failed
 	}
 	if len(p) == 0 { // the library would allocate a block that no datanode ever gets, and the file could not be closed
 		return 0, nil
 	}
-	if f.failed = f.w.SetDeadline(time.Now().Add(f.deadline)); f.failed != nil {
-		return 0, f.failed
-	}
-	n, err := f.w.Write(p)
-	f.failed = err
-	return n, err
+	f.failed = f.c.bounded(func() (err error) {
+		if err = f.w.SetDeadline(time.Now().Add(f.c.s.deadline)); err == nil {
+			n, err = f.w.Write(p)
+		}
+		return err
+	})
+	return n, f.failed
 }
 
 // Close waits for the datanodes and the namenode. "Replication in progress" is asked again only here, where no datanode
@@ -177,37 +282,33 @@ func (f *hdfsFile) Close() error {
 	if f.failed != nil {
 		return f.failed
 	}
-	end := time.Now().Add(f.deadline)
-	if f.failed = f.w.SetDeadline(end); f.failed != nil {
-		return f.failed
+	f.failed = f.c.bounded(f.close)
+	if f.failed == nil {
+		f.Abort()
+	}
+	return f.failed
+}
+
+func (f *hdfsFile) close() error {
+	end := time.Now().Add(f.c.s.deadline)
+	if err := f.w.SetDeadline(end); err != nil {
+		return err
 	}
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := f.w.Close()
-		if err == nil {
-			f.end()
-			return nil
-		}
-		if !hdfs.IsErrReplicating(err) || time.Now().Add(pause).After(end) {
-			f.failed = err
+		if err == nil || !hdfs.IsErrReplicating(err) || time.Now().Add(pause).After(end) {
 			return err
 		}
 		time.Sleep(pause)
 	}
 }
 
-func (f *hdfsFile) Abort() { f.end() }
-
-func (f *hdfsFile) end() {
-	if f.ended {
-		return
+// Abort also closes the connections to datanodes, which the library leaves open when it gives up.
+func (f *hdfsFile) Abort() {
+	if !f.ended {
+		f.ended = true
+		f.c.end(errUnused)
 	}
-	f.ended = true
-	f.mu.Lock()
-	for _, conn := range f.conns {
-		_ = conn.Close()
-	}
-	f.mu.Unlock()
-	_ = f.client.Close()
 }
 
 // Rename checks the destination first: the library's own rename overwrites.
@@ -276,40 +377,62 @@ func (s *hdfsStore) Open(name string) (Reader, error) {
 }
 
 func (s *hdfsStore) open(name string, size *int64) (Reader, error) {
-	r := &hdfsReader{deadline: s.deadline}
-	err := s.call(func(c *hdfs.Client) (err error) {
-		if r.r, err = c.Open(s.path(name)); err == nil {
-			*size = r.r.Stat().Size()
-		}
-		return err
-	})
+	r, err := s.reader(name)
 	if err != nil {
 		return nil, err
 	}
-	return r, nil
+	*size = r.Stat().Size()
+	return &hdfsReader{s: s, name: name, r: r}, nil
+}
+
+func (s *hdfsStore) reader(name string) (r *hdfs.FileReader, err error) {
+	err = s.call(func(c *hdfs.Client) (err error) {
+		r, err = c.Open(s.path(name))
+		return err
+	})
+	return r, err
 }
 
 type hdfsReader struct {
-	r        *hdfs.FileReader
-	deadline time.Duration
+	s    *hdfsStore
+	name string
+	r    *hdfs.FileReader
 }
 
-func (r *hdfsReader) ReadAt(p []byte, off int64) (int, error) {
-	if err := r.r.SetDeadline(time.Now().Add(r.deadline)); err != nil {
-		return 0, err
+// ReadAt has two tries within the deadline. The library asks a datanode that failed last in the next one; and the client that
+// opened the file may be gone.
+func (r *hdfsReader) ReadAt(p []byte, off int64) (n int, err error) {
+	if off >= r.r.Stat().Size() {
+		return 0, io.EOF
 	}
-	return r.r.ReadAt(p, off)
+	const tries = 2
+	for try := range tries {
+		if err = r.r.SetDeadline(time.Now().Add(r.s.deadline / tries)); err == nil {
+			n, err = r.r.ReadAt(p, off)
+		}
+		if err == nil || errors.Is(err, io.EOF) || answered(err) || try == tries-1 {
+			break
+		}
+		again, failed := r.s.reader(r.name)
+		if failed != nil {
+			return n, errors.Join(err, failed)
+		}
+		_ = r.r.Close()
+		r.r = again
+	}
+	return n, err
 }
 
 func (r *hdfsReader) Close() error { return r.r.Close() }
 
 func (s *hdfsStore) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == nil {
-		return nil
-	}
 	c := s.client
 	s.client = nil
-	return c.Close()
+	s.mu.Unlock()
+	if c != nil {
+		c.end(errUnused)
+	}
+	s.kerberos.close()
+	return nil
 }

@@ -1,24 +1,35 @@
 //go:build e2e
 
-package store
+package store_test
 
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"weir/archiver/store/storetest"
 )
 
-func TestHDFSStore(t *testing.T) {
-	namenode := os.Getenv("WEIR_HDFS_NAMENODE")
-	if namenode == "" {
-		t.Fatal("WEIR_HDFS_NAMENODE is not set: run `make e2e`")
+func address(t *testing.T, key string) string {
+	t.Helper()
+	a := os.Getenv(key)
+	if a == "" {
+		t.Fatalf("%s is not set: run `make e2e`", key)
 	}
-	cfg := DefaultConfig()
-	cfg.Root, cfg.Deadline = fmt.Sprintf("hdfs://%s/store-test/%d", namenode, time.Now().UnixNano()), 10*time.Second
-	s, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
+	return a
+}
+
+// TestStores runs the suite on a real HDFS, natively and through its REST API, with a local spool and without.
+func TestStores(t *testing.T) {
+	native := "hdfs://" + address(t, "WEIR_HDFS_NAMENODE")
+	web := "webhdfs://" + strings.TrimPrefix(address(t, "WEIR_WEBHDFS_URL"), "http://")
+	for _, c := range []struct{ name, root, spool string }{{"native", native, t.TempDir()}, {"native-direct", native, ""}, {"web", web, t.TempDir()}, {"web-direct", web, ""}} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := config(fmt.Sprintf("%s/store-test/%d", c.root, time.Now().UnixNano()))
+			cfg.Deadline, cfg.SpoolDir = 10*time.Second, c.spool
+			storetest.Run(t, open(t, cfg))
+		})
 	}
-	storeSuite(t, s)
 }

@@ -1,4 +1,4 @@
-// Package store is the little that the archive asks of a file system, over HDFS and local folders.
+// Package store is the little that the archive asks of a file system, over HDFS, WebHDFS and local folders.
 package store
 
 import (
@@ -12,11 +12,11 @@ import (
 
 // Store is the little that the archive asks of a file system. Names are relative to the root, with slashes.
 //
-// Every call ends within the deadline or shortly after. Errors match fs.ErrNotExist and fs.ErrExist under errors.Is where
+// Every call ends within the deadline or shortly after; only a file's Close may take as long as its bytes need. Errors match fs.ErrNotExist and fs.ErrExist under errors.Is where
 // they mean that. Any other error leaves open whether the call took effect: Open of the Archiver finds out.
 type Store interface {
 	// Create makes a new file in a folder that exists; fs.ErrExist when the name is taken, fs.ErrNotExist when the
-	// folder is gone. The fence in partition.go rests on the latter.
+	// folder is gone, which some stores say only when the file is closed. The archiver's fence rests on the latter.
 	Create(name string) (File, error)
 	// Rename moves a file, atomically for readers and for a crash. fs.ErrExist when the destination exists, which
 	// holds against the past; two renames at once to one name are kept apart by the fence.
@@ -56,7 +56,7 @@ type Entry struct {
 	Dir  bool
 }
 
-// Open makes the store of a root. HDFS is first contacted by a call.
+// Open makes the store of a root. HDFS is first contacted by a call: it may be away now, as it may be later.
 func Open(cfg Config) (Store, error) {
 	r, err := parseRoot(cfg.Root)
 	if err != nil {
@@ -65,7 +65,41 @@ func Open(cfg Config) (Store, error) {
 	if len(r.hosts) == 0 {
 		return newLocalStore(r.dir)
 	}
-	return newHDFSStore(r, cfg.HDFSUser, cfg.Deadline)
+	l := newLogin(cfg.Kerberos)
+	var first Store
+	var ways []Store // of writing a file, from the usual one to the one that needs least
+	web := func(scheme string, hosts []string) (*webStore, error) {
+		w, err := newWebStore(scheme, root{hosts: hosts, dir: r.dir}, cfg, l)
+		if err == nil {
+			ways = append(ways, w, w.single())
+		}
+		return w, err
+	}
+	switch r.scheme {
+	case "hdfs":
+		first = newHDFSStore(r, cfg, l)
+		if cfg.WebHDFS == "" {
+			ways = []Store{first, first, first} // the namenode may choose other datanodes
+			break
+		}
+		ways = []Store{first}
+		scheme, hosts, err := parseWeb(cfg.WebHDFS)
+		if err != nil {
+			return nil, fmt.Errorf("webhdfs: %w", err)
+		}
+		if _, err = web(scheme, hosts); err != nil {
+			return nil, err
+		}
+	case "webhdfs", "swebhdfs":
+		scheme := "http"
+		if r.scheme == "swebhdfs" {
+			scheme = "https"
+		}
+		if first, err = web(scheme, r.hosts); err != nil {
+			return nil, err
+		}
+	}
+	return newSpool(first, ways, cfg), nil
 }
 
 // WriteFile creates a file with the given content.

@@ -79,12 +79,13 @@ var componentsByName = map[string]component{
 	},
 	"archiver": func(r *runtime) (func(context.Context) error, error) {
 		if r.cfg.Archiver.Root == "" {
-			return nil, errors.New("archiver.root: is not set; give a folder (file:///…) or HDFS (hdfs://host:port/…)")
+			return nil, errors.New("archiver.root: is not set; give a folder (file:///…) or HDFS (hdfs://host:port/…, webhdfs://host:port/…)")
 		}
 		sink, err := archiver.New(r.cfg.Archiver, r.log, r.reg)
 		if err != nil {
 			return nil, err
 		}
+		r.checks = append(r.checks, telemetry.Check{Name: "archiver.root", Ask: sink.Ready})
 		c := r.cfg.Consumer.For("archiver", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions)
 		c.CommitInterval, c.OwnCommit = r.cfg.Consumer.ArchiveCommitInterval, true
 		run, err := r.consumer(c, sink)

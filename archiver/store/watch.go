@@ -97,6 +97,9 @@ func (w *Watched) seen(operation string, err error) {
 	defer w.mu.Unlock()
 	if err == nil {
 		delete(w.failing, operation)
+		if operation == "rename" { // a commit, or the last step before its end: what failed before has been made up for
+			clear(w.failing)
+		}
 	} else {
 		w.errors.WithLabelValues(operation, Reason(err)).Inc()
 		f, again := w.failing[operation]

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -13,6 +14,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"path"
@@ -59,7 +61,7 @@ type webHosts struct {
 func newWebStore(scheme string, r root, cfg Config, l *login) (*webStore, error) {
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: cfg.Deadline}).DialContext,
-		TLSHandshakeTimeout: cfg.Deadline, MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
+		TLSHandshakeTimeout: cfg.Deadline, ExpectContinueTimeout: cfg.Deadline, MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
 		WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10, MaxResponseHeaderBytes: 64 << 10,
 	}
 	if cfg.WebHDFSCAFile != "" {
@@ -194,6 +196,7 @@ func (s *webStore) send(ctx context.Context, method, u string, body io.Reader, s
 	}
 	if body != nil {
 		r.ContentLength = size
+		r.Header.Set("Expect", "100-continue")
 		r.Header.Set("Content-Type", "application/octet-stream") // HttpFS refuses others
 	}
 	if s.sign != nil && r.URL.Query().Get("delegation") == "" {
@@ -423,16 +426,21 @@ func (s *webStore) Create(name string) (File, error) {
 	if _, err := s.Stat(path.Dir(name)); err != nil {
 		return nil, err
 	}
+	f := &webFile{s: s, name: name}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &webFile{s: s, name: name, cancel: cancel, done: make(chan struct{})}
-	f.watch(func() { f.node, f.failed = f.begin(ctx) })
-	if f.failed != nil {
-		if ctx.Err() != nil {
-			f.failed = f.late(f.failed)
-		}
-		cancel()
-		return nil, f.failed
+	t := time.AfterFunc(s.deadline, cancel)
+	node, err := f.begin(ctx)
+	if !t.Stop() && err == nil {
+		err = os.ErrDeadlineExceeded
 	}
+	if err != nil {
+		cancel()
+		if ctx.Err() != nil && !answered(err) {
+			err = f.late(err)
+		}
+		return nil, err
+	}
+	f.node, f.stop = node, cancel
 	return f, nil
 }
 
@@ -441,7 +449,8 @@ type webFile struct {
 	s           *webStore
 	name, aside string
 	node        string
-	cancel      context.CancelFunc
+	cancel      context.CancelFunc // of the request
+	stop        context.CancelFunc // of all requests for the file
 	pipe        *io.PipeWriter
 	done        chan struct{} // closed when the request has ended with result
 	result      error
@@ -468,11 +477,31 @@ func (f *webFile) begin(ctx context.Context) (node string, err error) {
 		f.aside = "_upload/" + rand.Text()
 		to, _, err = f.s.redirect(ctx, http.MethodPut, "CREATE", f.aside, params())
 	}
+	// A datanode says at once whether it takes the bytes. One that does not is left out, while there is time to ask another.
+	const tries = 3
+	for try := 1; err == nil; try++ {
+		if err = f.connect(ctx, to, !gateway); err == nil || answered(err) {
+			break
+		}
+		f.s.avoid(to.Host)
+		if try == tries {
+			return "", err
+		}
+		to, gateway, err = f.s.redirect(ctx, http.MethodPut, "CREATE", cmp.Or(f.aside, f.name), params())
+	}
 	if err != nil {
 		return "", err
 	}
+	return to.Host, nil
+}
+
+// connect begins the request that carries the bytes, and waits until the server asks for them.
+func (f *webFile) connect(ctx context.Context, to *url.URL, wait bool) error {
+	ctx, f.cancel = context.WithCancel(ctx)
+	asked := make(chan struct{})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got100Continue: sync.OnceFunc(func() { close(asked) })})
 	r, w := io.Pipe()
-	f.pipe = w
+	f.pipe, f.done = w, make(chan struct{})
 	go func() {
 		defer close(f.done)
 		resp, err := f.s.send(ctx, http.MethodPut, to.String(), r, -1)
@@ -482,7 +511,20 @@ func (f *webFile) begin(ctx context.Context) (node string, err error) {
 		f.result = err
 		_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	}()
-	return to.Host, nil
+	if !wait {
+		return nil
+	}
+	late := time.NewTimer(f.s.deadline / 4)
+	defer late.Stop()
+	select {
+	case <-asked:
+		return nil
+	case <-f.done:
+		return cmp.Or(f.result, errors.New("the datanode answered before it had the file"))
+	case <-late.C:
+		f.Abort()
+		return fmt.Errorf("datanode %s does not answer: %w", to.Host, os.ErrDeadlineExceeded)
+	}
 }
 
 func (f *webFile) Write(p []byte) (n int, err error) {
@@ -520,7 +562,7 @@ func (f *webFile) Close() error {
 		_ = f.pipe.Close()
 		<-f.done
 	})
-	f.cancel()
+	f.stop()
 	if f.result != nil {
 		f.fail(f.result)
 		return f.failed
@@ -538,6 +580,9 @@ func (f *webFile) Close() error {
 
 func (f *webFile) Abort() {
 	f.cancel()
+	if f.stop != nil {
+		f.stop()
+	}
 	_ = f.pipe.CloseWithError(context.Canceled)
 	<-f.done
 }

@@ -238,6 +238,7 @@ command_env() {
         ;;
       namenode)
         export_line WEIR_HDFS_NAMENODE "$HOST:${PORT[NAMENODE]}"
+        export_line WEIR_HADOOP_LIB "$DIST_DIR/hadoop-$HADOOP_VERSION/lib"
         export_line WEIR_WEBHDFS_URL "http://$HOST:${PORT[NAMENODE_HTTP]}"
         export_line WEIR_ARCHIVE_ROOT "hdfs://$HOST:${PORT[NAMENODE]}/weir"
         export_line HADOOP_USER_NAME "$(id -un)"

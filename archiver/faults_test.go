@@ -18,7 +18,7 @@ import (
 	"weir/schema"
 )
 
-const faultDeadline = 4 * time.Second
+const faultDeadline = 5 * time.Second
 
 // timed notes how long calls to a store take.
 type timed struct {
@@ -88,7 +88,7 @@ type faulty struct {
 func newFaulty(t *testing.T, c *hdfstest.Cluster, dir, spoolDir string) *faulty {
 	cfg := DefaultConfig()
 	cfg.Root, cfg.WebHDFS, cfg.Deadline, cfg.SpoolDir, cfg.HDFSUser = c.Root(dir), c.Web(), faultDeadline, spoolDir, "weir"
-	cfg.RowGroupRows, cfg.OpenHours = 1024, 2
+	cfg.RowGroupRows = 1024
 	f := &faulty{t: t, c: c, reg: prometheus.NewRegistry()}
 	var err error
 	if f.a, err = New(cfg, slog.New(slog.DiscardHandler), f.reg); err != nil {
@@ -228,29 +228,33 @@ func TestHDFSFaults(t *testing.T) {
 		}
 		f.count()
 	}
+	// Those that did not see the datanode die still begin in the usual way when it freezes.
+	frozen, frozenDirect := newFaulty(t, c, "/frozen", t.TempDir()), newFaulty(t, c, "/frozen-direct", "")
 	for _, fault := range []struct {
 		name   string
 		f      *faulty
 		step   string
+		before func()
 		fault  func()
 		mended int
 		mend   func()
 		reason string // that one of the failures must have; empty: there may be none
 	}{
-		{"safe mode", spooled, "close", func() { c.Admin(0, "-safemode", "enter") }, 2, func() { c.Admin(0, "-safemode", "leave") }, "safe_mode"},
-		{"no permission", spooled, "seen", func() { c.WebPut(0, "/spooled", "op=SETPERMISSION&permission=000") }, 2, func() { c.WebPut(0, "/spooled", "op=SETPERMISSION&permission=755") }, "permission"},
-		{"name quota", spooled, "write", func() { c.WebPut(0, "/spooled", "op=SETQUOTA&namespacequota=3") }, 2, func() { c.WebPut(0, "/spooled", "op=SETQUOTA&namespacequota=1000000000000") }, "quota"},
-		{"space quota", direct, "close", func() { c.WebPut(0, "/direct", "op=SETQUOTA&storagespacequota=4096") }, 2, func() { c.WebPut(0, "/direct", "op=SETQUOTA&storagespacequota=1000000000000") }, "quota"},
-		{"datanode killed in a block", direct, "write", func() { c.Data[1].Kill() }, 0, nothing, ""},
-		{"datanode dead", spooled, "write", nothing, 0, nothing, ""},
-		{"datanode frozen", direct, "write", func() { c.Data[1].Start(); c.Settle(0); c.Data[1].Freeze() }, 0, nothing, ""},
-		{"datanode still frozen", spooled, "write", nothing, 0, nothing, ""},
-		{"namenode frozen, the other takes over", spooled, "manifest", func() { c.Data[1].Thaw(); c.Names[0].Freeze(); c.Activate(1) }, 0, nothing, ""},
-		{"namenode restarted", spooled, "commit", func() { c.Names[0].Kill(); c.Names[1].Kill() }, 2, func() { c.Names[1].Start(); c.Activate(1) }, "unreachable"},
+		{"safe mode", spooled, "close", nothing, func() { c.Admin(0, "-safemode", "enter") }, 2, func() { c.Admin(0, "-safemode", "leave") }, "safe_mode"},
+		{"no permission", spooled, "seen", nothing, func() { c.WebPut(0, "/spooled", "op=SETPERMISSION&permission=000") }, 2, func() { c.WebPut(0, "/spooled", "op=SETPERMISSION&permission=755") }, "permission"},
+		{"name quota", spooled, "write", nothing, func() { c.WebPut(0, "/spooled", "op=SETQUOTA&namespacequota=3") }, 2, func() { c.WebPut(0, "/spooled", "op=SETQUOTA&namespacequota=1000000000000") }, "quota"},
+		{"space quota", direct, "close", nothing, func() { c.WebPut(0, "/direct", "op=SETQUOTA&storagespacequota=4096") }, 2, func() { c.WebPut(0, "/direct", "op=SETQUOTA&storagespacequota=1000000000000") }, "quota"},
+		{"datanode killed in a block", direct, "write", nothing, func() { c.Data[1].Kill() }, 0, nothing, ""},
+		{"datanode dead", spooled, "write", nothing, nothing, 0, nothing, ""},
+		{"datanode frozen in a block", frozenDirect, "write", func() { c.Data[1].Start(); c.Settle(0) }, func() { c.Data[1].Freeze() }, 0, nothing, ""},
+		{"datanode frozen", frozen, "write", nothing, nothing, 0, nothing, ""},
+		{"namenode frozen, the other takes over", spooled, "manifest", nothing, func() { c.Data[1].Thaw(); c.Names[0].Freeze(); c.Activate(1) }, 0, nothing, ""},
+		{"namenode restarted", spooled, "commit", nothing, func() { c.Names[0].Kill(); c.Names[1].Kill() }, 2, func() { c.Names[1].Start(); c.Activate(1) }, "unreachable"},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			begin := time.Now()
 			fault.f.t = t
+			fault.before()
 			failures := fault.f.load(fault.step, fault.fault, fault.mended, fault.mend)
 			got := reasons(failures)
 			if fault.reason != "" && got[fault.reason] == 0 {
@@ -265,7 +269,7 @@ func TestHDFSFaults(t *testing.T) {
 			t.Logf("%s, failures %v", time.Since(begin), got)
 		})
 	}
-	for _, f := range []*faulty{spooled, direct} {
+	for _, f := range []*faulty{spooled, direct, frozen, frozenDirect} {
 		f.t = t
 		f.count()
 	}

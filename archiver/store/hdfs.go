@@ -58,7 +58,11 @@ func (s *hdfsStore) connect() (*nameClient, error) {
 	s.mu.Unlock()
 	c := &nameClient{s: s}
 	opts := hdfs.ClientOptions{Addresses: hosts, User: s.user, DatanodeDialFunc: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return c.dial(ctx, network, addr, s.deadline)
+		conn, err := c.dial(ctx, network, addr, s.deadline/4)
+		if err == nil { // for what comes before the library sets its own; a read goes on with another datanode then
+			err = conn.SetDeadline(time.Now().Add(s.deadline / 4))
+		}
+		return conn, err
 	}}
 	opts.NamenodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := c.dial(ctx, network, addr, s.deadline/time.Duration(len(hosts)))
@@ -332,17 +336,16 @@ func (s *hdfsStore) MkdirAll(name string) error {
 }
 
 func (s *hdfsStore) ReadFile(name string) ([]byte, error) {
-	size := int64(0)
-	r, err := s.open(name, &size)
+	r, err := s.open(name)
 	if err != nil {
 		return nil, err
 	}
-	data := make([]byte, size)
-	n, err := io.ReadFull(io.NewSectionReader(r, 0, size), data)
-	if err != nil {
-		err = fmt.Errorf("%s ends at byte %d of %d: %w", s.path(name), n, size, err)
+	defer r.Close()
+	data := make([]byte, r.size)
+	if n, err := io.ReadFull(io.NewSectionReader(r, 0, r.size), data); err != nil {
+		return nil, fmt.Errorf("%s ends at byte %d of %d: %w", s.path(name), n, r.size, err)
 	}
-	return data, errors.Join(err, r.Close())
+	return data, nil
 }
 
 func (s *hdfsStore) List(name string) ([]Entry, error) {
@@ -373,57 +376,66 @@ func (s *hdfsStore) Stat(name string) (e Entry, err error) {
 }
 
 func (s *hdfsStore) Open(name string) (Reader, error) {
-	return s.open(name, new(int64))
-}
-
-func (s *hdfsStore) open(name string, size *int64) (Reader, error) {
-	r, err := s.reader(name)
+	r, err := s.open(name)
 	if err != nil {
 		return nil, err
 	}
-	*size = r.Stat().Size()
-	return &hdfsReader{s: s, name: name, r: r}, nil
+	return r, nil
 }
 
-func (s *hdfsStore) reader(name string) (r *hdfs.FileReader, err error) {
-	err = s.call(func(c *hdfs.Client) (err error) {
-		r, err = c.Open(s.path(name))
-		return err
-	})
-	return r, err
-}
-
+// hdfsReader reads a file through a client of its own, which can be cut without harm to others.
 type hdfsReader struct {
 	s    *hdfsStore
 	name string
+	size int64
+	c    *nameClient
 	r    *hdfs.FileReader
 }
 
-// ReadAt has two tries within the deadline. The library asks a datanode that failed last in the next one; and the client that
-// opened the file may be gone.
+func (s *hdfsStore) open(name string) (*hdfsReader, error) {
+	c, err := s.connect()
+	if err != nil {
+		return nil, err
+	}
+	r := &hdfsReader{s: s, name: name, c: c}
+	err = c.bounded(func() (err error) {
+		r.r, err = c.Open(s.path(name))
+		return err
+	})
+	if err != nil {
+		c.end(err)
+		return nil, err
+	}
+	r.size = r.r.Stat().Size()
+	return r, nil
+}
+
 func (r *hdfsReader) ReadAt(p []byte, off int64) (n int, err error) {
-	if off >= r.r.Stat().Size() {
+	if off >= r.size {
 		return 0, io.EOF
 	}
-	const tries = 2
-	for try := range tries {
-		if err = r.r.SetDeadline(time.Now().Add(r.s.deadline / tries)); err == nil {
+	if !r.c.alive() { // the namenode was away since the last read
+		again, err := r.s.open(r.name)
+		if err != nil {
+			return 0, err
+		}
+		_ = r.Close()
+		*r = *again
+	}
+	err = r.c.bounded(func() (err error) {
+		if err = r.r.SetDeadline(time.Now().Add(r.s.deadline)); err == nil {
 			n, err = r.r.ReadAt(p, off)
 		}
-		if err == nil || errors.Is(err, io.EOF) || answered(err) || try == tries-1 {
-			break
-		}
-		again, failed := r.s.reader(r.name)
-		if failed != nil {
-			return n, errors.Join(err, failed)
-		}
-		_ = r.r.Close()
-		r.r = again
-	}
+		return err
+	})
 	return n, err
 }
 
-func (r *hdfsReader) Close() error { return r.r.Close() }
+func (r *hdfsReader) Close() error {
+	_ = r.r.Close()
+	r.c.end(errUnused)
+	return nil
+}
 
 func (s *hdfsStore) Close() error {
 	s.mu.Lock()

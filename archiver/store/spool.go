@@ -77,6 +77,68 @@ func (s *spool) Create(name string) (File, error) {
 	return f, nil
 }
 
+// ReadFile reads in another way what the usual one cannot give, as Open does.
+func (s *spool) ReadFile(name string) ([]byte, error) {
+	data, err := s.Store.ReadFile(name)
+	if other := s.other(err); other != nil {
+		var again error
+		if data, again = other.ReadFile(name); again != nil {
+			return nil, errors.Join(err, again)
+		}
+		return data, nil
+	}
+	return data, err
+}
+
+// other is another store to read from after a failure; nil when it would fail too.
+func (s *spool) other(err error) Store {
+	_, native := s.Store.(*hdfsStore)
+	if err == nil || final(err) || !native {
+		return nil
+	}
+	if web, ok := s.ways[1].(*webStore); ok {
+		return web
+	}
+	return nil
+}
+
+func (s *spool) Open(name string) (Reader, error) {
+	r, err := s.Store.Open(name)
+	if other := s.other(err); other != nil {
+		return other.Open(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &spoolReader{Reader: r, s: s, name: name}, nil
+}
+
+// spoolReader goes over to another store at the first failure.
+type spoolReader struct {
+	Reader
+	s    *spool
+	name string
+	over bool
+}
+
+func (r *spoolReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, off)
+	if err == nil || errors.Is(err, io.EOF) || r.over {
+		return n, err
+	}
+	other := r.s.other(err)
+	if other == nil {
+		return n, err
+	}
+	again, failed := other.Open(r.name)
+	if failed != nil {
+		return n, errors.Join(err, failed)
+	}
+	_ = r.Close()
+	r.Reader, r.over = again, true
+	return again.ReadAt(p, off)
+}
+
 func (s *spool) file() (*os.File, error) {
 	f, err := os.CreateTemp(s.dir, "weir-spool-*")
 	if err != nil {

@@ -430,14 +430,12 @@ func (s *webStore) Create(name string) (File, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := time.AfterFunc(s.deadline, cancel)
 	node, err := f.begin(ctx)
-	if !t.Stop() && err == nil {
-		err = os.ErrDeadlineExceeded
+	late := !t.Stop()
+	if late && !answered(err) {
+		err = f.late(err)
 	}
 	if err != nil {
 		cancel()
-		if ctx.Err() != nil && !answered(err) {
-			err = f.late(err)
-		}
 		return nil, err
 	}
 	f.node, f.stop = node, cancel
@@ -478,7 +476,7 @@ func (f *webFile) begin(ctx context.Context) (node string, err error) {
 		to, _, err = f.s.redirect(ctx, http.MethodPut, "CREATE", f.aside, params())
 	}
 	// A datanode says at once whether it takes the bytes. One that does not is left out, while there is time to ask another.
-	const tries = 3
+	const tries = 8
 	for try := 1; err == nil; try++ {
 		if err = f.connect(ctx, to, !gateway); err == nil || answered(err) {
 			break
@@ -540,7 +538,7 @@ func (f *webFile) Write(p []byte) (n int, err error) {
 }
 
 func (f *webFile) late(err error) error {
-	return fmt.Errorf("no answer within %s: %w (%w)", f.s.deadline, os.ErrDeadlineExceeded, err)
+	return errors.Join(fmt.Errorf("no answer within %s: %w", f.s.deadline, os.ErrDeadlineExceeded), err)
 }
 
 func (f *webFile) fail(err error) {

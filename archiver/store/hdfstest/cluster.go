@@ -305,7 +305,7 @@ func (s *Server) listens(addr string) bool {
 
 func (s *Server) wait(what string, ready func() bool) {
 	s.c.t.Helper()
-	end := time.After(90 * time.Second)
+	end := time.After(150 * time.Second)
 	for !ready() {
 		select {
 		case <-s.ended:

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -67,7 +68,9 @@ func (s *hdfsStore) connect() (*nameClient, error) {
 	opts.NamenodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := c.dial(ctx, network, addr, s.deadline/time.Duration(len(hosts)))
 		if err != nil {
-			s.demote(addr)
+			if c.alive() {
+				s.demote(addr)
+			}
 			return nil, err
 		}
 		return &deadlineConn{Conn: conn, c: c, addr: addr}, nil
@@ -109,9 +112,12 @@ func (c *nameClient) dial(ctx context.Context, network, addr string, limit time.
 // bounded runs fn, and cuts the client if that takes longer than the deadline.
 func (c *nameClient) bounded(fn func() error) error {
 	t := time.AfterFunc(c.s.deadline, func() {
-		c.shut(fmt.Errorf("no answer within %s: %w", c.s.deadline, os.ErrDeadlineExceeded))
+		_ = c.shut(fmt.Errorf("no answer within %s: %w", c.s.deadline, os.ErrDeadlineExceeded))
 	})
 	err := fn()
+	if err != nil && c.s.kerberos == nil && strings.Contains(err.Error(), "unexpected sequence number") { // how the library takes the refusal
+		err = fmt.Errorf("%w; the cluster may want Kerberos: set archiver.kerberos", err)
+	}
 	if t.Stop() || err == nil {
 		return err
 	}
@@ -120,21 +126,24 @@ func (c *nameClient) bounded(fn func() error) error {
 	return errors.Join(c.cut, err)
 }
 
-func (c *nameClient) shut(why error) {
+// shut cuts the client, and says whether it was whole before.
+func (c *nameClient) shut(why error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cut == nil {
-		c.cut = why
+	if c.cut != nil {
+		return false
 	}
+	c.cut = why
 	for _, conn := range c.conns {
 		_ = conn.Close()
 	}
 	c.conns = nil
+	return true
 }
 
 // end closes the client. Its connections go first: the library's Close waits for its answers.
 func (c *nameClient) end(why error) {
-	c.shut(why)
+	_ = c.shut(why)
 	c.ended.Do(func() {
 		if c.Client != nil {
 			_ = c.Client.Close()
@@ -172,8 +181,9 @@ func (c *deadlineConn) bounded(set func(time.Time) error, do func([]byte) (int, 
 	}
 	if err != nil {
 		err = fmt.Errorf("namenode %s: %w", c.addr, err)
-		c.c.shut(err)
-		c.c.s.demote(c.addr)
+		if c.c.shut(err) {
+			c.c.s.demote(c.addr)
+		}
 	}
 	return n, err
 }

@@ -49,7 +49,7 @@ type Server struct {
 	name    string
 	class   string
 	conf    string
-	RPC     string // of a namenode
+	RPC     string // of a namenode; a datanode's address for blocks
 	HTTP    string
 	cmd     *exec.Cmd
 	ended   chan struct{}
@@ -136,9 +136,9 @@ func Start(t testing.TB, o Options) *Cluster {
 		write(n, own)
 	}
 	for i := range o.DataNodes {
-		d := &Server{c: c, name: fmt.Sprintf("dn%d", i+1), class: "server.datanode.DataNode", HTTP: port()}
+		d := &Server{c: c, name: fmt.Sprintf("dn%d", i+1), class: "server.datanode.DataNode", RPC: port(), HTTP: port()}
 		c.Data = append(c.Data, d)
-		write(d, map[string]string{"dfs.datanode.data.dir": "file://" + c.dir + "/" + d.name, "dfs.datanode.address": port(), "dfs.datanode.ipc.address": port(),
+		write(d, map[string]string{"dfs.datanode.data.dir": "file://" + c.dir + "/" + d.name, "dfs.datanode.address": d.RPC, "dfs.datanode.ipc.address": port(),
 			"dfs.datanode." + web + ".address": d.HTTP})
 	}
 	for i, n := range c.Names {
@@ -195,6 +195,10 @@ func (c *Cluster) Activate(i int) {
 	n := c.Names[i]
 	n.wait("the namenode's port", func() bool { return n.listens(n.RPC) })
 	c.once(n, "tools.DFSHAAdmin", "-ns", "weir", "-transitionToActive", "--forceactive", n.name)
+	n.wait("the active state", func() bool {
+		body, err := get("http://" + n.HTTP + "/jmx?qry=Hadoop:service=NameNode,name=NameNodeStatus")
+		return err == nil && strings.Contains(body, `"State":"active"`)
+	})
 }
 
 // Admin runs dfsadmin.
@@ -207,6 +211,9 @@ func (c *Cluster) Admin(i int, args ...string) {
 func (c *Cluster) Settle(i int) {
 	c.t.Helper()
 	n := c.Names[i]
+	for _, d := range c.Data { // the namenode goes on counting one that was killed
+		d.wait("the datanode's port", func() bool { return d.listens(d.RPC) })
+	}
 	if c.scheme == "https" { // who may ask is decided by Kerberos there
 		n.wait("the web server", func() bool { return n.listens(n.HTTP) })
 		return
@@ -305,13 +312,13 @@ func (s *Server) listens(addr string) bool {
 
 func (s *Server) wait(what string, ready func() bool) {
 	s.c.t.Helper()
-	end := time.After(150 * time.Second)
+	end := time.After(2 * time.Minute)
 	for !ready() {
 		select {
 		case <-s.ended:
 			s.c.t.Fatalf("%s ended before %s was there:\n%s", s.name, what, s.log())
 		case <-end:
-			s.c.t.Fatalf("%s: %s is not there after 90 s:\n%s", s.name, what, s.log())
+			s.c.t.Fatalf("%s: %s is not there after two minutes:\n%s", s.name, what, s.log())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

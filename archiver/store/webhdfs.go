@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"weir/internal/secret"
 )
 
 const (
@@ -64,16 +64,9 @@ func newWebStore(scheme string, r root, cfg Config, l *login) (*webStore, error)
 		TLSHandshakeTimeout: cfg.Deadline, ExpectContinueTimeout: cfg.Deadline, MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
 		WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10, MaxResponseHeaderBytes: 64 << 10,
 	}
-	if cfg.WebHDFSCAFile != "" {
-		pem, err := os.ReadFile(cfg.WebHDFSCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("webhdfs_ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("webhdfs_ca_file: %s holds no certificate in PEM", cfg.WebHDFSCAFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	var err error
+	if transport.TLSClientConfig, err = secret.TLS(cfg.WebHDFSCAFile); err != nil {
+		return nil, fmt.Errorf("webhdfs_%w", err)
 	}
 	return &webStore{
 		scheme: scheme, dir: r.dir, user: cfg.HDFSUser, deadline: cfg.Deadline, login: l, sign: l.signer(),

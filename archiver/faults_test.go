@@ -228,8 +228,7 @@ func TestHDFSFaults(t *testing.T) {
 		}
 		f.count()
 	}
-	// Those that did not see the datanode die still begin in the usual way when it freezes.
-	frozen, frozenDirect := newFaulty(t, c, "/frozen", t.TempDir()), newFaulty(t, c, "/frozen-direct", "")
+	frozen := newFaulty(t, c, "/frozen", t.TempDir()) // did not see the datanode die, so it begins in the usual way
 	for _, fault := range []struct {
 		name   string
 		f      *faulty
@@ -246,8 +245,7 @@ func TestHDFSFaults(t *testing.T) {
 		{"space quota", direct, "close", nothing, func() { c.WebPut(0, "/direct", "op=SETQUOTA&storagespacequota=4096") }, 2, func() { c.WebPut(0, "/direct", "op=SETQUOTA&storagespacequota=1000000000000") }, "quota"},
 		{"datanode killed in a block", direct, "write", nothing, func() { c.Data[1].Kill() }, 0, nothing, ""},
 		{"datanode dead", spooled, "write", nothing, nothing, 0, nothing, ""},
-		{"datanode frozen in a block", frozenDirect, "write", func() { c.Data[1].Start(); c.Settle(0) }, func() { c.Data[1].Freeze() }, 0, nothing, ""},
-		{"datanode frozen", frozen, "write", nothing, nothing, 0, nothing, ""},
+		{"datanode frozen in an upload", frozen, "close", func() { c.Data[1].Start(); c.Settle(0) }, func() { c.Data[1].Freeze() }, 0, nothing, ""},
 		{"namenode frozen, the other takes over", spooled, "manifest", nothing, func() { c.Data[1].Thaw(); c.Names[0].Freeze(); c.Activate(1) }, 0, nothing, ""},
 		{"namenode restarted", spooled, "commit", nothing, func() { c.Names[0].Kill(); c.Names[1].Kill() }, 2, func() { c.Names[1].Start(); c.Activate(1) }, "unreachable"},
 	} {
@@ -269,7 +267,7 @@ func TestHDFSFaults(t *testing.T) {
 			t.Logf("%s, failures %v", time.Since(begin), got)
 		})
 	}
-	for _, f := range []*faulty{spooled, direct, frozen, frozenDirect} {
+	for _, f := range []*faulty{spooled, direct, frozen} {
 		f.t = t
 		f.count()
 	}

@@ -505,7 +505,8 @@ func (f *webFile) connect(ctx context.Context, to *url.URL, wait bool) error {
 	if !wait {
 		return nil
 	}
-	late := time.NewTimer(f.s.deadline / 4)
+	// Not long: the few threads of a datanode's web server each serve many connections, and wait while a pipeline hangs.
+	late := time.NewTimer(f.s.deadline / 10)
 	defer late.Stop()
 	select {
 	case <-asked:

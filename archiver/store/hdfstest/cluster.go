@@ -49,6 +49,7 @@ type Server struct {
 	name    string
 	class   string
 	conf    string
+	java    []string
 	RPC     string // of a namenode; a datanode's address for blocks
 	HTTP    string
 	cmd     *exec.Cmd
@@ -69,6 +70,28 @@ func FreePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+// from makes a datanode speak from an address of its own, by which the namenode then knows it: otherwise all have the same, and cannot
+// be told apart by a client that leaves one out or by the namenode that looks for the nearest.
+const from = `import java.io.IOException;
+import java.net.*;
+import java.nio.channels.SocketChannel;
+
+public class From extends javax.net.SocketFactory {
+  public Socket createSocket() throws IOException {
+    Socket s = SocketChannel.open().socket();
+    s.bind(new InetSocketAddress(System.getProperty("from"), 0));
+    return s;
+  }
+  private Socket to(SocketAddress a) throws IOException { Socket s = createSocket(); s.connect(a); return s; }
+  public Socket createSocket(String h, int p) throws IOException { return to(new InetSocketAddress(h, p)); }
+  public Socket createSocket(InetAddress h, int p) throws IOException { return to(new InetSocketAddress(h, p)); }
+  public Socket createSocket(String h, int p, InetAddress l, int lp) throws IOException { return createSocket(h, p); }
+  public Socket createSocket(InetAddress h, int p, InetAddress l, int lp) throws IOException { return createSocket(h, p); }
+  public int hashCode() { return 1; }
+  public boolean equals(Object o) { return o instanceof From; }
+}
+`
+
 // Start makes a cluster and waits until it takes files. It ends with the test.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
@@ -82,7 +105,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	c := &Cluster{t: t, dir: t.TempDir(), lib: lib, scheme: "http", java: append([]string{"-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}, o.Java...)}
 	site := map[string]string{
 		"dfs.nameservices": "weir", "fs.defaultFS": "hdfs://weir", "dfs.client.failover.proxy.provider.weir": hdfsPackage + "server.namenode.ha.ConfiguredFailoverProxyProvider",
-		"dfs.namenode.datanode.registration.ip-hostname-check": "false", "dfs.datanode.hostname": o.Host,
+		"dfs.namenode.datanode.registration.ip-hostname-check": "false",
 		"dfs.replication": fmt.Sprint(o.DataNodes), "dfs.namenode.safemode.extension": "0", "dfs.heartbeat.interval": "1",
 		"dfs.ha.fencing.methods": "shell(/bin/true)", "dfs.namenode.shared.edits.dir": "file://" + c.dir + "/edits", "dfs.ha.tail-edits.period": "1s",
 		"dfs.client.failover.sleep.base.millis": "100", "dfs.client.failover.sleep.max.millis": "1000",
@@ -92,11 +115,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	if o.HTTPS {
 		web, c.scheme = "https", "https"
 	}
-	port := func() string { return fmt.Sprintf("%s:%d", o.Host, FreePort(t)) }
+	port := func(host string) string { return fmt.Sprintf("%s:%d", host, FreePort(t)) }
 	var ids []string
 	for i := range o.NameNodes {
 		id := fmt.Sprintf("nn%d", i+1)
-		n := &Server{c: c, name: id, class: "server.namenode.NameNode", RPC: port(), HTTP: port()}
+		n := &Server{c: c, name: id, class: "server.namenode.NameNode", RPC: port(o.Host), HTTP: port(o.Host)}
 		c.Names, ids = append(c.Names, n), append(ids, id)
 		suffix := ".weir." + id
 		if o.NameNodes == 1 {
@@ -136,10 +159,27 @@ func Start(t testing.TB, o Options) *Cluster {
 		write(n, own)
 	}
 	for i := range o.DataNodes {
-		d := &Server{c: c, name: fmt.Sprintf("dn%d", i+1), class: "server.datanode.DataNode", RPC: port(), HTTP: port()}
+		host := o.Host
+		d := &Server{c: c, name: fmt.Sprintf("dn%d", i+1), class: "server.datanode.DataNode"}
+		own := map[string]string{}
+		if o.DataNodes > 1 {
+			host = fmt.Sprintf("127.0.0.%d", i+2)
+			d.java, own["hadoop.rpc.socket.factory.class.default"] = []string{"-Dfrom=" + host}, "From"
+		}
+		d.RPC, d.HTTP = port(host), port(host)
 		c.Data = append(c.Data, d)
-		write(d, map[string]string{"dfs.datanode.data.dir": "file://" + c.dir + "/" + d.name, "dfs.datanode.address": d.RPC, "dfs.datanode.ipc.address": port(),
-			"dfs.datanode." + web + ".address": d.HTTP})
+		maps.Copy(own, map[string]string{"dfs.datanode.data.dir": "file://" + c.dir + "/" + d.name, "dfs.datanode.hostname": host,
+			"dfs.datanode.address": d.RPC, "dfs.datanode.ipc.address": port(host), "dfs.datanode." + web + ".address": d.HTTP})
+		write(d, own)
+	}
+	if o.DataNodes > 1 {
+		source := filepath.Join(c.dir, "From.java")
+		if err := os.WriteFile(source, []byte(from), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("javac", "-d", c.dir, source).CombinedOutput(); err != nil {
+			t.Fatalf("javac: %v\n%s", err, out)
+		}
 	}
 	for i, n := range c.Names {
 		how := []string{"-format", "-nonInteractive"}
@@ -175,7 +215,7 @@ func properties(all map[string]string) string {
 }
 
 func (c *Cluster) command(s *Server, class string, args ...string) *exec.Cmd {
-	all := append(slices.Clone(c.java), "-cp", s.conf+":"+filepath.Join(filepath.Dir(c.lib), "web")+":"+c.lib+"/*", hdfsPackage+class)
+	all := append(slices.Concat(c.java, s.java), "-cp", s.conf+":"+c.dir+":"+filepath.Join(filepath.Dir(c.lib), "web")+":"+c.lib+"/*", hdfsPackage+class)
 	return exec.Command("java", append(all, args...)...)
 }
 

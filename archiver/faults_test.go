@@ -228,6 +228,7 @@ func TestHDFSFaults(t *testing.T) {
 		}
 		f.count()
 	}
+	taken := newFaulty(t, c, "/taken", t.TempDir())
 	frozen := newFaulty(t, c, "/frozen", t.TempDir()) // did not see the datanode die, so it begins in the usual way
 	for _, fault := range []struct {
 		name   string
@@ -246,8 +247,8 @@ func TestHDFSFaults(t *testing.T) {
 		{"datanode killed in a block", direct, "write", nothing, func() { c.Data[1].Kill() }, 0, nothing, ""},
 		{"datanode dead", spooled, "write", nothing, nothing, 0, nothing, ""},
 		{"datanode frozen in an upload", frozen, "close", func() { c.Data[1].Start(); c.Settle(0) }, func() { c.Data[1].Freeze() }, 0, nothing, ""},
-		{"namenode frozen, the other takes over", spooled, "manifest", nothing, func() { c.Data[1].Thaw(); c.Names[0].Freeze(); c.Activate(1) }, 0, nothing, ""},
-		{"namenode restarted", spooled, "commit", nothing, func() { c.Names[0].Kill(); c.Names[1].Kill() }, 2, func() { c.Names[1].Start(); c.Activate(1) }, "unreachable"},
+		{"namenode frozen, the other takes over", taken, "manifest", c.Data[1].Thaw, func() { c.Names[0].Freeze(); c.Activate(1) }, 0, nothing, ""},
+		{"namenode restarted", taken, "commit", nothing, func() { c.Names[0].Kill(); c.Names[1].Kill() }, 2, func() { c.Names[1].Start(); c.Activate(1) }, "unreachable"},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			begin := time.Now()
@@ -267,7 +268,7 @@ func TestHDFSFaults(t *testing.T) {
 			t.Logf("%s, failures %v", time.Since(begin), got)
 		})
 	}
-	for _, f := range []*faulty{spooled, direct, frozen} {
+	for _, f := range []*faulty{spooled, direct, frozen, taken} {
 		f.t = t
 		f.count()
 	}

@@ -96,6 +96,12 @@ func (s *hdfsStore) demote(host string) {
 }
 
 func (c *nameClient) dial(ctx context.Context, network, addr string, limit time.Duration) (net.Conn, error) {
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
+	if cut != nil {
+		return nil, cut
+	}
 	conn, err := (&net.Dialer{Timeout: limit}).DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err

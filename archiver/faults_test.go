@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
 
 	"weir/archiver/store"
 	"weir/archiver/store/hdfstest"
@@ -217,7 +219,7 @@ func reasons(failures []error) map[string]int {
 
 // TestHDFSFaults archives through each fault of an HDFS with two namenodes and two datanodes, replication 2, and counts.
 func TestHDFSFaults(t *testing.T) {
-	begin := time.Now()
+	begin, before := time.Now(), goleak.IgnoreCurrent()
 	c := hdfstest.Start(t, hdfstest.Options{NameNodes: 2, DataNodes: 2})
 	t.Logf("cluster up in %s", time.Since(begin))
 	nothing := func() {}
@@ -271,6 +273,11 @@ func TestHDFSFaults(t *testing.T) {
 	for _, f := range []*faulty{spooled, direct, frozen, taken} {
 		f.t = t
 		f.count()
+		if err := f.a.Close(); err != nil {
+			t.Error(err)
+		}
 	}
+	http.DefaultClient.CloseIdleConnections()
+	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("weir/archiver/store/hdfstest.(*Server).Start.func1"))
 	t.Logf("all in %s", time.Since(begin))
 }

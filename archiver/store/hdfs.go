@@ -49,11 +49,15 @@ type nameClient struct {
 	mu    sync.Mutex
 	cut   error // why; no connection is made any more
 	conns []net.Conn
+	node  *nodeConn // the last one
 	ended sync.Once
 }
 
+// end is when a call that begins now must have ended.
+func (s *hdfsStore) end() time.Time { return time.Now().Add(s.deadline) }
+
 // connect makes a client, which speaks with a namenode first. Nothing else waits for it.
-func (s *hdfsStore) connect() (*nameClient, error) {
+func (s *hdfsStore) connect(end time.Time) (*nameClient, error) {
 	s.mu.Lock()
 	hosts := slices.Clone(s.hosts)
 	s.mu.Unlock()
@@ -63,7 +67,13 @@ func (s *hdfsStore) connect() (*nameClient, error) {
 		if err == nil { // for what comes before the library sets its own; a read goes on with another datanode then
 			err = conn.SetDeadline(time.Now().Add(s.deadline / 4))
 		}
-		return conn, err
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.node = &nodeConn{Conn: conn}
+		return c.node, nil
 	}}
 	opts.NamenodeDialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := c.dial(ctx, network, addr, s.deadline/time.Duration(len(hosts)))
@@ -75,7 +85,7 @@ func (s *hdfsStore) connect() (*nameClient, error) {
 		}
 		return &deadlineConn{Conn: conn, c: c, addr: addr}, nil
 	}
-	err := c.bounded(func() (err error) {
+	err := c.bounded(end, func() (err error) {
 		if err = s.kerberos.apply(&opts); err == nil {
 			c.Client, err = hdfs.NewClient(opts)
 		}
@@ -115,9 +125,9 @@ func (c *nameClient) dial(ctx context.Context, network, addr string, limit time.
 	return conn, nil
 }
 
-// bounded runs fn, and cuts the client if that takes longer than the deadline.
-func (c *nameClient) bounded(fn func() error) error {
-	t := time.AfterFunc(c.s.deadline, func() {
+// bounded runs fn, and cuts the client if it has not returned at the end.
+func (c *nameClient) bounded(end time.Time, fn func() error) error {
+	t := time.AfterFunc(time.Until(end), func() {
 		_ = c.shut(fmt.Errorf("no answer within %s: %w", c.s.deadline, os.ErrDeadlineExceeded))
 	})
 	err := fn()
@@ -194,10 +204,65 @@ func (c *deadlineConn) bounded(set func(time.Time) error, do func([]byte) (int, 
 	return n, err
 }
 
+// nodeConn is a connection to a datanode. When it broke, writes go nowhere without an error and reads fail: only so the library ends the
+// goroutines of a block that is given up, which otherwise stay for ever.
+type nodeConn struct {
+	net.Conn
+	mu     sync.Mutex
+	broken error
+}
+
+func (c *nodeConn) note(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken == nil && err != nil {
+		c.broken = err
+		_ = c.Conn.Close()
+	}
+	return c.broken
+}
+
+func (c *nodeConn) Write(p []byte) (int, error) {
+	if c.note(nil) == nil {
+		_, err := c.Conn.Write(p)
+		_ = c.note(err)
+	}
+	return len(p), nil
+}
+
+func (c *nodeConn) Read(p []byte) (int, error) {
+	if err := c.note(nil); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		err = c.note(err)
+	}
+	return n, err
+}
+
+func (c *nodeConn) SetDeadline(t time.Time) error {
+	if err := c.note(nil); err != nil {
+		return err
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+// nodeFailure is why the connection to the last datanode broke, or nil.
+func (c *nameClient) nodeFailure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.node == nil {
+		return nil
+	}
+	return c.node.note(nil)
+}
+
 func (s *hdfsStore) path(name string) string { return path.Join(s.dir, name) }
 
 // call runs fn with the client for names, and drops that client if its connection cannot be trusted afterwards.
 func (s *hdfsStore) call(fn func(*hdfs.Client) error) error {
+	end := s.end()
 	s.mu.Lock()
 	c := s.client
 	s.mu.Unlock()
@@ -207,7 +272,7 @@ func (s *hdfsStore) call(fn func(*hdfs.Client) error) error {
 	}
 	if c == nil {
 		var err error
-		if c, err = s.connect(); err != nil {
+		if c, err = s.connect(end); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -220,7 +285,7 @@ func (s *hdfsStore) call(fn func(*hdfs.Client) error) error {
 			s.mu.Unlock()
 		}
 	}
-	err := c.bounded(func() error { return fn(c.Client) })
+	err := c.bounded(end, func() error { return fn(c.Client) })
 	if err != nil && !answered(err) {
 		s.drop(c, err)
 	}
@@ -256,12 +321,13 @@ func answered(err error) bool {
 }
 
 func (s *hdfsStore) Create(name string) (File, error) {
-	c, err := s.connect()
+	end := s.end()
+	c, err := s.connect(end)
 	if err != nil {
 		return nil, err
 	}
 	f := &hdfsFile{c: c}
-	err = c.bounded(func() (err error) {
+	err = c.bounded(end, func() (err error) {
 		f.w, err = c.Create(s.path(name))
 		return err
 	})
@@ -287,11 +353,12 @@ func (f *hdfsFile) Write(p []byte) (n int, err error) {
 	if len(p) == 0 { // the library would allocate a block that no datanode ever gets, and the file could not be closed
 		return 0, nil
 	}
-	f.failed = f.c.bounded(func() (err error) {
-		if err = f.w.SetDeadline(time.Now().Add(f.c.s.deadline)); err == nil {
+	end := f.c.s.end()
+	f.failed = f.c.bounded(end, func() (err error) {
+		if err = f.w.SetDeadline(end); err == nil {
 			n, err = f.w.Write(p)
 		}
-		return err
+		return errors.Join(err, f.c.nodeFailure())
 	})
 	return n, f.failed
 }
@@ -302,15 +369,16 @@ func (f *hdfsFile) Close() error {
 	if f.failed != nil {
 		return f.failed
 	}
-	f.failed = f.c.bounded(f.close)
+	end := f.c.s.end()
+	f.failed = f.c.bounded(end, func() error { return f.close(end) })
 	if f.failed == nil {
-		f.Abort()
+		f.ended = true
+		f.c.end(errUnused)
 	}
 	return f.failed
 }
 
-func (f *hdfsFile) close() error {
-	end := time.Now().Add(f.c.s.deadline)
+func (f *hdfsFile) close(end time.Time) error {
 	if err := f.w.SetDeadline(end); err != nil {
 		return err
 	}
@@ -323,12 +391,15 @@ func (f *hdfsFile) close() error {
 	}
 }
 
-// Abort also closes the connections to datanodes, which the library leaves open when it gives up.
+// Abort cuts the client, and closes the writer so that the goroutines of its block end.
 func (f *hdfsFile) Abort() {
-	if !f.ended {
-		f.ended = true
-		f.c.end(errUnused)
+	if f.ended {
+		return
 	}
+	f.ended = true
+	_ = f.c.shut(errUnused)
+	_ = f.w.Close()
+	f.c.end(errUnused)
 }
 
 // Rename checks the destination first: the library's own rename overwrites.
@@ -352,7 +423,7 @@ func (s *hdfsStore) MkdirAll(name string) error {
 }
 
 func (s *hdfsStore) ReadFile(name string) ([]byte, error) {
-	r, err := s.open(name)
+	r, err := s.open(name, s.end())
 	if err != nil {
 		return nil, err
 	}
@@ -392,7 +463,7 @@ func (s *hdfsStore) Stat(name string) (e Entry, err error) {
 }
 
 func (s *hdfsStore) Open(name string) (Reader, error) {
-	r, err := s.open(name)
+	r, err := s.open(name, s.end())
 	if err != nil {
 		return nil, err
 	}
@@ -408,13 +479,13 @@ type hdfsReader struct {
 	r    *hdfs.FileReader
 }
 
-func (s *hdfsStore) open(name string) (*hdfsReader, error) {
-	c, err := s.connect()
+func (s *hdfsStore) open(name string, end time.Time) (*hdfsReader, error) {
+	c, err := s.connect(end)
 	if err != nil {
 		return nil, err
 	}
 	r := &hdfsReader{s: s, name: name, c: c}
-	err = c.bounded(func() (err error) {
+	err = c.bounded(end, func() (err error) {
 		r.r, err = c.Open(s.path(name))
 		return err
 	})
@@ -430,16 +501,17 @@ func (r *hdfsReader) ReadAt(p []byte, off int64) (n int, err error) {
 	if off >= r.size {
 		return 0, io.EOF
 	}
+	end := r.s.end()
 	if !r.c.alive() { // the namenode was away since the last read
-		again, err := r.s.open(r.name)
+		again, err := r.s.open(r.name, end)
 		if err != nil {
 			return 0, err
 		}
 		_ = r.Close()
 		*r = *again
 	}
-	err = r.c.bounded(func() (err error) {
-		if err = r.r.SetDeadline(time.Now().Add(r.s.deadline)); err == nil {
+	err = r.c.bounded(end, func() (err error) {
+		if err = r.r.SetDeadline(end); err == nil {
 			n, err = r.r.ReadAt(p, off)
 		}
 		return err

@@ -12,7 +12,8 @@ import (
 
 // Store is the little that the archive asks of a file system. Names are relative to the root, with slashes.
 //
-// Every call ends within the deadline or shortly after; only a file's Close may take as long as its bytes need. Errors match fs.ErrNotExist and fs.ErrExist under errors.Is where
+// Every request to a server ends within the deadline or shortly after; a call is one request, over REST up to three, and only a
+// file's Close may take as long as its bytes need. Errors match fs.ErrNotExist and fs.ErrExist under errors.Is where
 // they mean that. Any other error leaves open whether the call took effect: Open of the Archiver finds out.
 type Store interface {
 	// Create makes a new file in a folder that exists; fs.ErrExist when the name is taken, fs.ErrNotExist when the

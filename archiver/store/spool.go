@@ -23,8 +23,9 @@ type spool struct {
 	dir   string  // empty: nothing is kept
 	limit int64
 	used  atomic.Int64
-	// full is told why a file could not be kept.
-	full func(error)
+	// full is told why a file could not be kept, again why something is tried in another way.
+	full  func(error)
+	again func(operation string, err error)
 
 	mu    sync.Mutex
 	way   int // that uploads begin with, until
@@ -32,7 +33,7 @@ type spool struct {
 }
 
 func newSpool(first Store, ways []Store, cfg Config) *spool {
-	return &spool{Store: first, ways: ways, dir: cfg.SpoolDir, limit: cfg.SpoolBytes, full: func(error) {}}
+	return &spool{Store: first, ways: ways, dir: cfg.SpoolDir, limit: cfg.SpoolBytes, full: func(error) {}, again: func(string, error) {}}
 }
 
 // begin is the way to begin with: the usual one, unless it failed just now.
@@ -96,10 +97,12 @@ func (s *spool) other(err error) Store {
 	if err == nil || final(err) || !native {
 		return nil
 	}
-	if web, ok := s.ways[1].(*webStore); ok {
-		return web
+	web, ok := s.ways[1].(*webStore)
+	if !ok {
+		return nil
 	}
-	return nil
+	s.again("read", err)
+	return web
 }
 
 func (s *spool) Open(name string) (Reader, error) {
@@ -265,6 +268,7 @@ func (f *spoolFile) Close() error {
 			f.s.use(0)
 			break
 		}
+		f.s.again("write", err)
 		// What the failed try left has this writer's name and is nobody else's.
 		if err := f.s.Remove(f.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)

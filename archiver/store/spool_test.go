@@ -83,6 +83,8 @@ func TestSpoolWays(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s, ways := newTestSpool(t, 1<<20)
 			c.fail(ways)
+			again := 0
+			s.again = func(string, error) { again++ }
 			data := bytes.Repeat([]byte("weir"), 50_000)
 			err := WriteFile(s, "f", data)
 			if !errors.Is(err, c.want) {
@@ -90,6 +92,9 @@ func TestSpoolWays(t *testing.T) {
 			}
 			if got := [3]int{ways[0].tries, ways[1].tries, ways[2].tries}; got != c.tries {
 				t.Errorf("tries %v, want %v", got, c.tries)
+			}
+			if want := max(0, c.tries[0]+c.tries[1]+c.tries[2]-1); again != want {
+				t.Errorf("told %d times of another try, want %d", again, want)
 			}
 			if got, _ := s.ReadFile("f"); c.want == nil && !bytes.Equal(got, data) {
 				t.Errorf("%d bytes of %d", len(got), len(data))

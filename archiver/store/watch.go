@@ -17,12 +17,13 @@ type Watched struct {
 	log    *slog.Logger
 	up     prometheus.Gauge
 	errors *prometheus.CounterVec
+	again  *prometheus.CounterVec
 	full   prometheus.Counter
 	now    func() time.Time
 
 	mu      sync.Mutex
-	failing map[string]failure // by operation
-	warned  time.Time
+	failing map[string]failure   // by operation
+	warned  map[string]time.Time // when a log line of a kind was written
 }
 
 type failure struct {
@@ -37,15 +38,16 @@ func Watch(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Watched, e
 		return nil, err
 	}
 	w := &Watched{
-		Store: s, log: log, now: time.Now, failing: map[string]failure{},
+		Store: s, log: log, now: time.Now, failing: map[string]failure{}, warned: map[string]time.Time{},
 		up:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "weir_archiver_store_up", Help: "1 while each kind of call to the store succeeds when it is made."}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archiver_store_errors_total", Help: "Calls to the store that failed."}, []string{"operation", "reason"}),
+		again:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weir_archiver_store_retries_total", Help: "Uploads and reads that failed in one way and were tried in another."}, []string{"operation", "reason"}),
 		full:   prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_archiver_spool_full_total", Help: "Files that the local spool could not keep until they were complete."}),
 	}
 	w.up.Set(1)
-	all := []prometheus.Collector{w.up, w.errors, w.full}
+	all := []prometheus.Collector{w.up, w.errors, w.again, w.full}
 	if sp, ok := s.(*spool); ok {
-		sp.full = w.spoolFull
+		sp.full, sp.again = w.spoolFull, w.tried
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "weir_archiver_spool_bytes", Help: "Bytes in the local spool."},
 			func() float64 { return float64(sp.used.Load()) }))
 	}
@@ -58,17 +60,25 @@ func Watch(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Watched, e
 	return w, nil
 }
 
-// spoolFull warns once a minute: the spool is used by every file.
 func (w *Watched) spoolFull(err error) {
 	w.full.Inc()
+	w.warn("the local spool is full or cannot be written; files go to the store as they are written, so a datanode that fails costs "+
+		"reading from Kafka again; make room, or set archiver.spool_dir or archiver.spool_bytes", "error", err)
+}
+
+func (w *Watched) tried(operation string, err error) {
+	w.again.WithLabelValues(operation, Reason(err)).Inc()
+	w.warn("the store failed and is tried in another way; nothing is lost", "operation", operation, "reason", Reason(err), "error", err)
+}
+
+// warn writes a log line once a minute: what it tells of may hold for every file.
+func (w *Watched) warn(text string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.now().Sub(w.warned) < time.Minute {
-		return
+	if w.now().Sub(w.warned[text]) >= time.Minute {
+		w.warned[text] = w.now()
+		w.log.Warn(text, args...)
 	}
-	w.warned = w.now()
-	w.log.Warn("the local spool is full or cannot be written; files go to the store as they are written, so a datanode that fails costs "+
-		"reading from Kafka again; make room, or set archiver.spool_dir or archiver.spool_bytes", "error", err)
 }
 
 // Health is the failure of the kind of call that has failed for longest, or nil.

@@ -143,10 +143,11 @@ func (s *webStore) ask(ctx context.Context, method, op, name string, params url.
 	for i, host := range hosts {
 		u := url.URL{Scheme: s.scheme, Host: host, Path: "/webhdfs/v1" + s.path(name), RawQuery: params.Encode()}
 		// Each host has its part of the deadline, so that one that is frozen does not use up what the others need.
-		part, cancel := context.WithTimeout(ctx, s.deadline/time.Duration(len(hosts)-i+1))
-		if len(hosts) == 1 {
-			part, cancel = context.WithCancel(ctx)
+		limit := s.deadline
+		if len(hosts) > 1 {
+			limit /= time.Duration(len(hosts) - i + 1)
 		}
+		part, cancel := context.WithTimeout(ctx, limit)
 		resp, err := s.send(part, method, u.String(), nil, 0)
 		if err == nil {
 			s.prefer(host)
@@ -217,14 +218,20 @@ func (h *webHosts) namenodes() []string {
 	return slices.Clone(h.names)
 }
 
-func (h *webHosts) prefer(name string) { h.move(name, 0) }
-func (h *webHosts) demote(name string) { h.move(name, len(h.names)-1) }
-
-func (h *webHosts) move(name string, to int) {
+func (h *webHosts) prefer(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	rest := slices.DeleteFunc(slices.Clone(h.names), func(n string) bool { return n == name })
-	h.names = slices.Insert(rest, to, name)
+	h.names = append([]string{name}, h.without(name)...)
+}
+
+func (h *webHosts) demote(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.names = append(h.without(name), name)
+}
+
+func (h *webHosts) without(name string) []string {
+	return slices.DeleteFunc(slices.Clone(h.names), func(n string) bool { return n == name })
 }
 
 // avoided lists datanodes as the namenode wants them: it knows them by their address, without the port of HTTP.

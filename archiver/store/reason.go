@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -38,7 +39,7 @@ func Reason(err error) string {
 		return "disk_full"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return "timeout"
-	case errors.As(err, &network), strings.Contains(err.Error(), "no available namenodes"): // the library keeps only the text
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "no available namenodes"): // the library keeps only the text
 		return "unreachable"
 	}
 	return "other"

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,22 +231,22 @@ func TestWebNobody(t *testing.T) {
 
 // TestWebChange is a change that may have arrived: it is not sent to another namenode.
 func TestWebChange(t *testing.T) {
-	changes := 0
+	var changes atomic.Int32
 	lost := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		changes++
+		changes.Add(1)
 		conn, _, _ := w.(http.Hijacker).Hijack()
 		_ = conn.Close()
 	}))
 	defer lost.Close()
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		changes++
+		changes.Add(1)
 		fmt.Fprint(w, `{"boolean":true}`)
 	}))
 	defer other.Close()
 	s := open(t, webConfig(t, lost.URL, other.URL))
 	defer s.Close()
-	if err := s.Remove("a"); err == nil || changes != 1 {
-		t.Errorf("%v after %d requests", err, changes)
+	if err := s.Remove("a"); err == nil || changes.Load() != 1 {
+		t.Errorf("%v after %d requests", err, changes.Load())
 	}
 	if err := s.Remove("a"); err != nil { // the next call begins with the other one
 		t.Error(err)

@@ -122,7 +122,7 @@ func TestSink(t *testing.T) {
 
 // batch has records of three hours, with attributes of every kind.
 func batch(offset int64) *schema.Batch {
-	b := &schema.Batch{Topic: tp.Topic, Partition: tp.Partition, KafkaOffset: offset, Source: "docker/n/c", Begin: schema.Position{Incarnation: schema.Incarnation{Start: 5, Print: 6}, Offset: offset * 1000},
+	b := &schema.Batch{Topic: tp.Topic, Partition: tp.Partition, KafkaOffset: offset, Source: "docker/n/c", From: max(0, offset*1000-700), End: schema.Position{Incarnation: schema.Incarnation{Start: 5, Print: 6}, Offset: offset*1000 + 300}, Begin: schema.Position{Incarnation: schema.Incarnation{Start: 5, Print: 6}, Offset: offset * 1000},
 		Resource: []schema.Attr{schema.String(schema.AttrContainerName, "web"), schema.String(schema.AttrApp, "shop"), schema.String(schema.LabelPrefix+"team", "a"), schema.String("k8s.pod.name", "web-1")}}
 	for i := range int64(300) {
 		b.Records = append(b.Records, schema.Record{Offset: offset*1000 + i, Time: 1764054000e9 + i/100*3600e9 + i, Observed: 1764054000e9, Body: fmt.Sprintf("line %d\x00\xff", i), Severity: 17,
@@ -248,7 +248,7 @@ func TestDamage(t *testing.T) {
 	}{
 		{"sidecar changed", "_weir/manifests/weir.logs/2/*.seen", func(p string) error { return os.WriteFile(p, []byte("else"), 0o600) }, "restore it from a copy"},
 		{"sidecar gone", "_weir/manifests/weir.logs/2/*.seen", os.Remove, "read the interval state"},
-		{"manifest cut", "_weir/manifests/weir.logs/2/*.json", func(p string) error { return os.Truncate(p, 20) }, "manifest"},
+		{"manifest cut", "_weir/manifests/weir.logs/2/*/*.json", func(p string) error { return os.Truncate(p, 20) }, "manifest"},
 		{"stray file", "_weir/tmp/weir.logs/2", func(p string) error { return os.WriteFile(filepath.Join(p, "notes.txt"), nil, 0o600) }, "move it away"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -272,5 +272,74 @@ func TestDamage(t *testing.T) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// manifests reads those of the partition, oldest first, and checks their chain.
+func manifests(t *testing.T, dir string) (all []*archive.Manifest) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "_weir/manifests/weir.logs/2/*/*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prev := ""
+	for _, name := range found {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		span, _, _ := archive.ParseSpan(filepath.Base(name))
+		m, err := archive.ParseManifest(data, tp, span)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if day := filepath.Base(filepath.Dir(name)); day != archive.ManifestDay(m.Created) || m.Prev != prev {
+			t.Errorf("%s: created %s, prev %q, want %q", name, m.Created, m.Prev, prev)
+		}
+		if n := len(all); n > 0 && all[n-1].Next != m.First {
+			t.Errorf("%s does not follow %d", name, all[n-1].Next)
+		}
+		prev = archive.Digest(data)
+		all = append(all, m)
+	}
+	return all
+}
+
+// TestChain commits over days, with a clock that goes back once and a folder that a crash left empty: every manifest is kept, each holds the hash of
+// the one before, and the newest is found.
+func TestChain(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Date(2026, 3, 1, 23, 59, 0, 0, time.UTC)
+	for i := range int64(6) {
+		a := testArchiver(t, "file://"+dir)
+		a.now = func() time.Time { return now }
+		s, cp, err := a.Open(t.Context(), tp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && (cp == nil || cp.NextOffset != i || string(cp.Seen) != fmt.Sprint(i)) {
+			t.Fatalf("checkpoint %+v at the start of %d", cp, i)
+		}
+		if err := errors.Join(s.Write(t.Context(), batch(i)), s.Commit(t.Context(), ingest.Checkpoint{NextOffset: i + 1, Seen: fmt.Append(nil, i+1)}), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if now = now.Add(13 * time.Hour); i == 3 {
+			now = now.Add(-48 * time.Hour)
+			if err := os.Mkdir(filepath.Join(dir, "_weir/manifests/weir.logs/2/2026-03-09"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	all := manifests(t, dir)
+	if len(all) != 6 || len(readIDs(t, testArchiver(t, "file://"+dir).store)) != 6*300 {
+		t.Errorf("%d manifests", len(all))
+	}
+	source := all[2].Sources["docker/n/c"]
+	if want := (archive.Range{Incarnation: schema.Incarnation{Start: 5, Print: 6}, From: 1300, To: 2300}); source.Records != 300 || len(source.Ranges) != 1 || source.Ranges[0] != want {
+		t.Errorf("source %+v", source)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "_weir/manifests/weir.logs/2/*.*"))
+	if len(left) != 2 {
+		t.Errorf("sidecars that are left: %v", left)
 	}
 }

@@ -15,13 +15,13 @@ type Config struct {
 	// OpenHours is how many hours of event time one partition writes at once. A record of one more hour closes the
 	// file that was longest without a row; it waits for the commit on disk.
 	OpenHours int `yaml:"open_hours"`
-	// KeepManifests is how many manifests each partition keeps as a history of its commits.
-	KeepManifests int `yaml:"keep_manifests"`
+	// SignKeyFile has an Ed25519 private key (PEM, PKCS#8) that every manifest is signed with. Empty: they are not signed.
+	SignKeyFile string `yaml:"sign_key_file"`
 }
 
 // DefaultConfig returns the values of keys that the configuration does not set. Root has none.
 func DefaultConfig() Config {
-	return Config{Config: store.DefaultConfig(), RowGroupRows: 64 << 10, OpenHours: 8, KeepManifests: 1000}
+	return Config{Config: store.DefaultConfig(), RowGroupRows: 64 << 10, OpenHours: 8}
 }
 
 // Validate joins all that is wrong, each as "key: what is wrong".
@@ -36,9 +36,6 @@ func (c Config) Validate() error {
 	}
 	if c.OpenHours < 1 || c.OpenHours > 256 {
 		errs = append(errs, fmt.Errorf("open_hours: %d is not within 1 and 256", c.OpenHours))
-	}
-	if c.KeepManifests < 1 {
-		errs = append(errs, fmt.Errorf("keep_manifests: %d is not at least 1", c.KeepManifests))
 	}
 	return errors.Join(errs...)
 }

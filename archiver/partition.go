@@ -9,6 +9,7 @@ import (
 	"hash"
 	"log/slog"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -33,20 +34,20 @@ type partition struct {
 	owner          string
 	tmp, manifests string
 
-	last    archive.Span   // of the last commit; zero when history is empty
-	history []archive.Span // manifests that are kept, oldest first
-	prevSum string         // SHA-256 of the last manifest
-	seen    string         // path of the last sidecar
+	last    archive.Span // of the last commit; zero before the first
+	created time.Time    // when that was
+	prevSum string       // SHA-256 of its manifest
+	seen    string       // path of its sidecar
 
-	first    int64               // the first offset written, before the first commit
-	hours    map[int64]*hourFile // open files by hour since 1970
-	finished []archive.File      // closed files that wait for the commit
-	sources  map[string]int64    // rows by source since the last commit
-	seq      int                 // numbers temporary files
-	nth      int                 // numbers files within a commit
-	clock    int64               // counts uses of open files
-	rows     []archive.Row       // reused
-	broken   error               // the first failure; the partition must be opened again
+	first    int64                      // the first offset written, before the first commit
+	hours    map[int64]*hourFile        // open files by hour since 1970
+	finished []archive.File             // closed files that wait for the commit
+	sources  map[string]*archive.Source // since the last commit
+	seq      int                        // numbers temporary files
+	nth      int                        // numbers files within a commit
+	clock    int64                      // counts uses of open files
+	rows     []archive.Row              // reused
+	broken   error                      // the first failure; the partition must be opened again
 	closed   bool
 }
 
@@ -83,7 +84,7 @@ func (p *partition) commitDir() string { return path.Join(p.tmp, p.owner, "commi
 // reset forgets what was written since the last commit.
 func (p *partition) reset() {
 	p.first, p.nth = -1, 0
-	p.hours, p.sources, p.finished = map[int64]*hourFile{}, map[string]int64{}, nil
+	p.hours, p.sources, p.finished = map[int64]*hourFile{}, map[string]*archive.Source{}, nil
 }
 
 // fail remembers the first failure, because the files are then in a state that only a new Open can judge.
@@ -98,7 +99,7 @@ func (p *partition) Write(_ context.Context, b *schema.Batch) error {
 	if p.broken != nil {
 		return p.broken
 	}
-	if len(p.history) > 0 && b.KafkaOffset < p.last.Next {
+	if b.KafkaOffset < p.last.Next {
 		return p.fail("write", fmt.Errorf("offset %d was committed before, up to %d", b.KafkaOffset, p.last.Next))
 	}
 	if p.first < 0 && len(b.Records) > 0 {
@@ -131,16 +132,18 @@ func (p *partition) write(b *schema.Batch) error {
 	}
 	clear(p.rows[:cap(p.rows)]) // the strings are the caller's
 	if n := int64(len(b.Records)); n > 0 {
-		p.addSource(b.Source, n)
+		p.source(b.Source).Add(n, archive.Range{Incarnation: b.Begin.Incarnation, From: b.From, To: b.End.Offset})
 	}
 	return nil
 }
 
-func (p *partition) addSource(source string, n int64) {
-	if _, ok := p.sources[source]; !ok {
-		source = string(append([]byte(nil), source...))
+func (p *partition) source(name string) *archive.Source {
+	s := p.sources[name]
+	if s == nil {
+		s = new(archive.Source)
+		p.sources[strings.Clone(name)] = s
 	}
-	p.sources[source] += n
+	return s
 }
 
 func (f *hourFile) write(rows []archive.Row, records []schema.Record, offset int64) error {

@@ -217,7 +217,7 @@ func (p *partition) admit(ctx context.Context, m *fetched, info *schema.Info) er
 			kept = append(kept, all[i])
 		}
 	}
-	p.batch.Records = kept
+	p.batch.Records, p.batch.From = kept, v.From
 	p.c.m.repeated.WithLabelValues(topic).Add(float64(len(all) - len(kept)))
 	if len(kept) == 0 {
 		return nil

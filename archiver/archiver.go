@@ -32,6 +32,8 @@ type Archiver struct {
 	m     *metrics
 	store store.Store
 	key   ed25519.PrivateKey // nil: manifests are not signed
+	// budget is what binds the partitions' memory.
+	budget budget
 	// hook is called before each step of a commit and stops it there with its error. Only tests set it.
 	hook func(step string) error
 	now  func() time.Time
@@ -76,6 +78,7 @@ func (a *Archiver) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.P
 		a.m.errors.WithLabelValues("open").Inc()
 		return nil, nil, fmt.Errorf("archiver: open %s/%d in %s: %w", tp.Topic, tp.Partition, a.cfg.Root, err)
 	}
+	a.budget.enter(p)
 	return p, cp, nil
 }
 

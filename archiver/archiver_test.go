@@ -25,10 +25,13 @@ import (
 
 var tp = ingest.TopicPartition{Topic: schema.TopicLogs, Partition: 2}
 
-func testArchiver(t *testing.T, root string) *Archiver {
+func testArchiver(t testing.TB, root string) *Archiver {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.Root, cfg.RowGroupRows, cfg.OpenHours = root, 128, 2
+	cfg.Root = root
+	if _, bench := t.(*testing.B); !bench { // many row groups and closed files
+		cfg.RowGroupRows, cfg.OpenHours = 128, 2
+	}
 	a, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,9 @@ import (
 //  8. done: a marker says that they are there.
 //  9. prune: the sidecars of the commit before go.
 func (p *partition) Commit(ctx context.Context, cp ingest.Checkpoint) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.measure()
 	if p.broken != nil {
 		return p.broken
 	}

@@ -10,8 +10,12 @@ import (
 // Config says where the archive lies and how its files are cut.
 type Config struct {
 	store.Config `yaml:",inline"`
-	// RowGroupRows is the most rows of one Parquet row group. A row group is held in memory until it is full.
-	RowGroupRows int `yaml:"row_group_rows"`
+	// RowGroupRows and RowGroupBytes are the most rows of one Parquet row group, and the most memory that they take before they are packed.
+	RowGroupRows  int   `yaml:"row_group_rows"`
+	RowGroupBytes int64 `yaml:"row_group_bytes"`
+	// BufferBytes is the most memory that rows of all partitions take before they are packed. Beyond it the largest row group is written
+	// before it is full.
+	BufferBytes int64 `yaml:"buffer_bytes"`
 	// OpenHours is how many hours of event time one partition writes at once. A record of one more hour closes the
 	// file that was longest without a row; it waits for the commit on disk.
 	OpenHours int `yaml:"open_hours"`
@@ -21,7 +25,7 @@ type Config struct {
 
 // DefaultConfig returns the values of keys that the configuration does not set. Root has none.
 func DefaultConfig() Config {
-	return Config{Config: store.DefaultConfig(), RowGroupRows: 64 << 10, OpenHours: 8}
+	return Config{Config: store.DefaultConfig(), RowGroupRows: 128 << 10, RowGroupBytes: 32 << 20, BufferBytes: 64 << 20, OpenHours: 24}
 }
 
 // Validate joins all that is wrong, each as "key: what is wrong".
@@ -33,6 +37,12 @@ func (c Config) Validate() error {
 	// Row groups of fewer rows cost more in footers than they save in memory.
 	if c.RowGroupRows < 128 || c.RowGroupRows > 1<<20 {
 		errs = append(errs, fmt.Errorf("row_group_rows: %d is not within 128 and 1048576", c.RowGroupRows))
+	}
+	if c.RowGroupBytes < 1<<20 || c.RowGroupBytes > 512<<20 {
+		errs = append(errs, fmt.Errorf("row_group_bytes: %d is not within 1 MiB and 512 MiB", c.RowGroupBytes))
+	}
+	if c.BufferBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("buffer_bytes: %d is below 1 MiB", c.BufferBytes))
 	}
 	if c.OpenHours < 1 || c.OpenHours > 256 {
 		errs = append(errs, fmt.Errorf("open_hours: %d is not within 1 and 256", c.OpenHours))

@@ -39,7 +39,10 @@ type Archiver struct {
 	now  func() time.Time
 }
 
-var _ ingest.Sink = (*Archiver)(nil)
+var (
+	_ ingest.Sink  = (*Archiver)(nil)
+	_ ingest.Pacer = (*partition)(nil)
+)
 
 // New checks the configuration. An HDFS root is first contacted by Open.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Archiver, error) {

@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"weir/ingest"
 	"weir/schema"
@@ -41,10 +45,13 @@ func benchBatches(n int) (batches []*schema.Batch, original int64) {
 
 // BenchmarkWrite measures records to Parquet in a local folder, in original bytes.
 func BenchmarkWrite(b *testing.B) {
-	batches, original := benchBatches(100)
+	batches, original := benchBatches(400)
 	b.SetBytes(original)
+	before := cpu(b)
+	var written prometheus.Collector
 	for b.Loop() {
-		s, _, err := testArchiver(b, "file://"+b.TempDir()).Open(b.Context(), tp)
+		a := testArchiver(b, "file://"+b.TempDir())
+		s, _, err := a.Open(b.Context(), tp)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -56,5 +63,17 @@ func BenchmarkWrite(b *testing.B) {
 		if err := s.Commit(b.Context(), ingest.Checkpoint{NextOffset: int64(len(batches))}); err != nil {
 			b.Fatal(err)
 		}
+		written = a.m.bytes
 	}
+	b.ReportMetric(100*testutil.ToFloat64(written)/float64(original), "%ofbytes")
+	b.ReportMetric(float64(original)*float64(b.N)/1e6/(cpu(b)-before).Seconds(), "MB/cpu-s")
+}
+
+// cpu is what the process has taken: on a busy machine the time that passes says little.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

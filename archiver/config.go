@@ -3,6 +3,7 @@ package archiver
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"weir/archiver/store"
 )
@@ -19,13 +20,16 @@ type Config struct {
 	// OpenHours is how many hours of event time one partition writes at once. A record of one more hour closes the
 	// file that was longest without a row; it waits for the commit on disk.
 	OpenHours int `yaml:"open_hours"`
+	// HourClose is how long after an hour has ended its files are committed, although the consumer's interval is not over: so that the hour is
+	// whole soon, but for late records.
+	HourClose time.Duration `yaml:"hour_close"`
 	// SignKeyFile has an Ed25519 private key (PEM, PKCS#8) that every manifest is signed with. Empty: they are not signed.
 	SignKeyFile string `yaml:"sign_key_file"`
 }
 
 // DefaultConfig returns the values of keys that the configuration does not set. Root has none.
 func DefaultConfig() Config {
-	return Config{Config: store.DefaultConfig(), RowGroupRows: 128 << 10, RowGroupBytes: 32 << 20, BufferBytes: 64 << 20, OpenHours: 24}
+	return Config{Config: store.DefaultConfig(), RowGroupRows: 128 << 10, RowGroupBytes: 32 << 20, BufferBytes: 64 << 20, OpenHours: 24, HourClose: 2 * time.Minute}
 }
 
 // Validate joins all that is wrong, each as "key: what is wrong".
@@ -46,6 +50,9 @@ func (c Config) Validate() error {
 	}
 	if c.OpenHours < 1 || c.OpenHours > 256 {
 		errs = append(errs, fmt.Errorf("open_hours: %d is not within 1 and 256", c.OpenHours))
+	}
+	if c.HourClose < 0 || c.HourClose > time.Hour {
+		errs = append(errs, fmt.Errorf("hour_close: %s is not within 0 and 1h", c.HourClose))
 	}
 	return errors.Join(errs...)
 }

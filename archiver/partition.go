@@ -59,6 +59,7 @@ type hourFile struct {
 	tmp         string
 	out         *output
 	w           *archive.Writer // nil: nothing is written yet
+	since       time.Time       // of its first row, by the clock here
 	min, max    int64           // event times, ns
 	first, last int64           // Kafka offsets
 }
@@ -146,6 +147,20 @@ func (p *partition) write(b *schema.Batch) error {
 	return nil
 }
 
+// CommitDue asks for a commit some time after the end of an hour that was written to before that. Records that come later wait for the
+// consumer's interval, so that they do not make a file each.
+func (p *partition) CommitDue() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.a.now()
+	for _, f := range p.hours {
+		if end := time.Unix((f.hour+1)*3600, 0).Add(p.a.cfg.HourClose); f.since.Before(end) && !now.Before(end) {
+			return p.broken == nil
+		}
+	}
+	return false
+}
+
 func (p *partition) source(name string) *archive.Source {
 	s := p.sources[name]
 	if s == nil {
@@ -181,7 +196,7 @@ func (p *partition) flush(f *hourFile) error {
 			return fmt.Errorf("create %s: %w", f.tmp, err)
 		}
 		f.out = &output{File: created, sum: sha256.New()}
-		f.w = archive.NewWriter(f.out)
+		f.w = archive.NewWriter(f.out, f.group.Bytes())
 	}
 	if err := f.w.WriteGroup(&f.group); err != nil {
 		return fmt.Errorf("write %s: %w", f.tmp, err)
@@ -207,7 +222,7 @@ func (p *partition) hourFile(hour int64) (*hourFile, error) {
 			return nil, err
 		}
 	}
-	f := &hourFile{hour: hour, used: p.clock}
+	f := &hourFile{hour: hour, used: p.clock, since: p.a.now()}
 	p.hours[hour] = f
 	return f, nil
 }

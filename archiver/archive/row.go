@@ -23,7 +23,7 @@ type Row struct {
 	Timestamp      int64             `parquet:"timestamp,timestamp(microsecond),delta"`
 	TimestampNS    int64             `parquet:"timestamp_ns,delta"`
 	ObservedNS     int64             `parquet:"observed_ns,delta"`
-	ID             string            `parquet:"id"`
+	ID             string            `parquet:"id,delta"`
 	Source         string            `parquet:"source,dict"`
 	Incarnation    string            `parquet:"incarnation,dict"`
 	Offset         int64             `parquet:"offset,delta"`

@@ -33,10 +33,12 @@ type Writer struct {
 //
 // Dictionaries have no limit but the row group's: where a column gives its dictionary up, parquet-go 0.32.0 leaves the values after that
 // out of the bloom filter, and readers would miss them.
-func NewWriter(w io.Writer) *Writer {
+//
+// Each row group begins with buffers of a page for every column, so pages are as large as the first group makes worth the while, up to 512 KiB.
+func NewWriter(w io.Writer, groupBytes int) *Writer {
 	return &Writer{file: parquet.NewGenericWriter[Row](w,
 		parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}),
-		parquet.PageBufferSize(256<<10),
+		parquet.PageBufferSize(min(max(groupBytes/8, 8<<10), 512<<10)),
 		parquet.DataPageStatistics(true),
 		// Bounds of log lines help no reader and would copy whole lines into the footer.
 		parquet.SkipPageBounds("body"),

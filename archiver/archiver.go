@@ -34,7 +34,7 @@ type Archiver struct {
 	key   ed25519.PrivateKey // nil: manifests are not signed
 	// budget is what binds the partitions' memory.
 	budget budget
-	// hook is called before each step of a commit and stops it there with its error. Only tests set it.
+	// hook is called before each step of a commit, by its name, and stops it there with its error. Only tests set it.
 	hook func(step string) error
 	now  func() time.Time
 }

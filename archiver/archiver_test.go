@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/archiver/archive"
 	"weir/archiver/store"
@@ -27,12 +25,7 @@ var tp = ingest.TopicPartition{Topic: schema.TopicLogs, Partition: 2}
 
 func testArchiver(t testing.TB, root string) *Archiver {
 	t.Helper()
-	cfg := DefaultConfig()
-	cfg.Root = root
-	if _, bench := t.(*testing.B); !bench { // many row groups and closed files
-		cfg.RowGroupRows, cfg.OpenHours = 128, 2
-	}
-	a, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	a, err := newTestArchiver(root, 128, 2) // many row groups and closed files
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,86 +127,6 @@ func batch(offset int64) *schema.Batch {
 	return b
 }
 
-// TestKilledAtEachStep stops a commit before each of its steps, as a crash would, and opens the archive anew. Whether the
-// commit happened or not, giving again what the checkpoint says leaves every record there once.
-func TestKilledAtEachStep(t *testing.T) {
-	steps := map[string]int{}
-	count := func(step string) error { steps[step]++; return nil }
-	commit := func(t *testing.T, a *Archiver, from, to int64) error {
-		s, cp, err := a.Open(t.Context(), tp)
-		if err != nil {
-			return err
-		}
-		if cp != nil {
-			from = cp.NextOffset
-		}
-		for o := from; o < to; o++ {
-			if err := s.Write(t.Context(), batch(o)); err != nil {
-				return err
-			}
-		}
-		return s.Commit(t.Context(), ingest.Checkpoint{NextOffset: to, Seen: fmt.Appendf(nil, "seen %d", to)})
-	}
-	dir := t.TempDir()
-	a := testArchiver(t, "file://"+dir)
-	if err := commit(t, a, 0, 2); err != nil {
-		t.Fatal(err)
-	}
-	a.hook = count
-	if err := commit(t, a, 0, 4); err != nil {
-		t.Fatal(err)
-	}
-	if len(steps) < 7 {
-		t.Fatalf("steps: %v", steps)
-	}
-	for step, times := range steps {
-		for nth := range times {
-			t.Run(fmt.Sprintf("%s-%d", step, nth), func(t *testing.T) {
-				t.Parallel()
-				dir := t.TempDir()
-				a := testArchiver(t, "file://"+dir)
-				if err := commit(t, a, 0, 2); err != nil {
-					t.Fatal(err)
-				}
-				seen := 0
-				a.hook = func(s string) error {
-					if s == step {
-						seen++
-						if seen > nth {
-							return errors.New("killed")
-						}
-					}
-					return nil
-				}
-				if err := commit(t, a, 2, 4); err == nil || !strings.Contains(err.Error(), "killed") {
-					t.Fatalf("the commit went through: %v", err)
-				}
-				// Nothing is closed: the process is gone. Another comes, and dies at the same place once more.
-				b := testArchiver(t, "file://"+dir)
-				seen, b.hook = 0, a.hook
-				_ = commit(t, b, 2, 4)
-				c := testArchiver(t, "file://"+dir)
-				if err := commit(t, c, 2, 6); err != nil {
-					t.Fatal(err)
-				}
-				ids := localIDs(t, dir)
-				if len(ids) != 6*300 {
-					t.Errorf("%d records, want %d", len(ids), 6*300)
-				}
-				for id, n := range ids {
-					if n != 1 {
-						t.Errorf("%s is there %d times", id, n)
-					}
-				}
-				left, _ := filepath.Glob(filepath.Join(dir, "_weir/tmp/weir.logs/2/*"))
-				if len(left) > 1 {
-					t.Errorf("folders of dead writers are left: %v", left)
-				}
-			})
-		}
-	}
-}
-
 // TestFence lets a writer that lost its partition go on: it must not be able to commit.
 func TestFence(t *testing.T) {
 	dir := t.TempDir()
@@ -279,31 +192,39 @@ func TestDamage(t *testing.T) {
 }
 
 // manifests reads those of the partition, oldest first, and checks their chain.
-func manifests(t *testing.T, dir string) (all []*archive.Manifest) {
+func manifests(t *testing.T, s store.Store) (all []*archive.Manifest) {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(dir, "_weir/manifests/weir.logs/2/*/*.json"))
-	if err != nil {
-		t.Fatal(err)
+	list := func(dir string) []store.Entry {
+		entries, err := s.List(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
 	}
-	prev := ""
-	for _, name := range found {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
+	dir, prev := archive.PartitionDir(archive.ManifestDir, tp), ""
+	for _, day := range list(dir) {
+		if !day.Dir {
+			continue
 		}
-		span, _, _ := archive.ParseSpan(filepath.Base(name))
-		m, err := archive.ParseManifest(data, tp, span)
-		if err != nil {
-			t.Fatal(err)
+		for _, e := range list(path.Join(dir, day.Name)) {
+			data, err := s.ReadFile(path.Join(dir, day.Name, e.Name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			span, _, _ := archive.ParseSpan(e.Name)
+			m, err := archive.ParseManifest(data, tp, span)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if day.Name != archive.ManifestDay(m.Created) || m.Prev != prev {
+				t.Errorf("%s: created %s, prev %q, want %q", e.Name, m.Created, m.Prev, prev)
+			}
+			if n := len(all); n > 0 && all[n-1].Next != m.First {
+				t.Errorf("%s does not follow %d", e.Name, all[n-1].Next)
+			}
+			prev = archive.Digest(data)
+			all = append(all, m)
 		}
-		if day := filepath.Base(filepath.Dir(name)); day != archive.ManifestDay(m.Created) || m.Prev != prev {
-			t.Errorf("%s: created %s, prev %q, want %q", name, m.Created, m.Prev, prev)
-		}
-		if n := len(all); n > 0 && all[n-1].Next != m.First {
-			t.Errorf("%s does not follow %d", name, all[n-1].Next)
-		}
-		prev = archive.Digest(data)
-		all = append(all, m)
 	}
 	return all
 }
@@ -333,8 +254,9 @@ func TestChain(t *testing.T) {
 			}
 		}
 	}
-	all := manifests(t, dir)
-	if len(all) != 6 || len(readIDs(t, testArchiver(t, "file://"+dir).store)) != 6*300 {
+	archived := testArchiver(t, "file://"+dir).store
+	all := manifests(t, archived)
+	if len(all) != 6 || len(readIDs(t, archived)) != 6*300 {
 		t.Errorf("%d manifests", len(all))
 	}
 	source := all[2].Sources["docker/n/c"]

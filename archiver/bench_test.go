@@ -50,7 +50,10 @@ func BenchmarkWrite(b *testing.B) {
 	before := cpu(b)
 	var written prometheus.Collector
 	for b.Loop() {
-		a := testArchiver(b, "file://"+b.TempDir())
+		a, err := newTestArchiver("file://"+b.TempDir(), DefaultConfig().RowGroupRows, DefaultConfig().OpenHours)
+		if err != nil {
+			b.Fatal(err)
+		}
 		s, _, err := a.Open(b.Context(), tp)
 		if err != nil {
 			b.Fatal(err)

@@ -24,3 +24,7 @@ func realRoot(t *testing.T) string {
 func TestHDFSSink(t *testing.T) {
 	sinktest.Run(t, func(t *testing.T) sinktest.Harness { return harness(realRoot(t)) })
 }
+
+func TestHDFSKilledAtEachStep(t *testing.T) {
+	killedAtEachStep(t, realRoot)
+}

@@ -198,7 +198,7 @@ func (p *partition) flush(f *hourFile) error {
 		f.out = &output{File: created, sum: sha256.New()}
 		f.w = archive.NewWriter(f.out, f.group.Bytes())
 	}
-	if err := f.w.WriteGroup(&f.group); err != nil {
+	if err := p.step("flush", func() error { return f.w.WriteGroup(&f.group) }); err != nil {
 		return fmt.Errorf("write %s: %w", f.tmp, err)
 	}
 	return nil

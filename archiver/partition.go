@@ -46,7 +46,6 @@ type partition struct {
 	seq      int                        // numbers temporary files
 	nth      int                        // numbers files within a commit
 	clock    int64                      // counts uses of open files
-	rows     []archive.Row              // reused
 	broken   error                      // the first failure; the partition must be opened again
 	closed   bool
 }

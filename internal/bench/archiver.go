@@ -170,7 +170,7 @@ func (b *bench) fillLines(ctx context.Context, s store.Store, dir string, record
 	defer wg.Wait()
 	defer stop()
 	r := rand.New(rand.NewPCG(5, 6))
-	began := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	began := time.Now().UTC().Truncate(time.Hour).Add(-time.Duration(hours+1) * time.Hour)
 	for at := 0; at < records; at += perBatch {
 		f, n := at/perBatch%sources, min(perBatch, records-at)
 		id := fmt.Sprintf("%064x", f+1)
@@ -216,14 +216,15 @@ func (b *bench) fillLines(ctx context.Context, s store.Store, dir string, record
 
 // archive runs the archiver on one core until all records are in the archive.
 func (b *bench) archive(ctx context.Context, dir, root string, records int) (took time.Duration, used usage, err error) {
-	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
+	// The variable would win over the configuration.
+	if err := errors.Join(os.Setenv("GOMAXPROCS", "1"), os.Unsetenv("WEIR_ARCHIVE_ROOT")); err != nil {
 		return 0, used, err
 	}
 	p, err := start(b.binary, "archiver", dir, fmt.Sprintf("kafka:\n  brokers: [%s]\narchiver:\n  root: %s\n", b.broker, root))
 	if err := errors.Join(err, os.Unsetenv("GOMAXPROCS")); err != nil {
 		return 0, used, err
 	}
-	limit, cancel := context.WithTimeout(ctx, 30*time.Minute)
+	limit, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	if err := p.await(limit, readByArch, 1); err != nil {
 		return 0, used, err
@@ -233,7 +234,11 @@ func (b *bench) archive(ctx context.Context, dir, root string, records int) (too
 		return 0, used, err
 	}
 	used, err = p.stop() // commits
-	return time.Since(began), used, err
+	if took = time.Since(began); err != nil {
+		log, _ := os.ReadFile(p.log)
+		err = fmt.Errorf("%w: its log ends: %s", err, log[max(0, len(log)-2000):])
+	}
+	return took, used, err
 }
 
 // sizes counts the files below a folder and their bytes.

@@ -9,13 +9,15 @@ import (
 	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/compress/zstd"
 
 	"weir/schema"
 )
 
 // chunkRows is how many rows are given to the columns at once: pages can only end between two chunks.
 const chunkRows = 256
+
+// maxPage is the most bytes of a page, but for a record that is larger.
+const maxPage = 512 << 10
 
 // Writer writes one file, a row group at a time. Between two groups it holds next to nothing.
 type Writer struct {
@@ -37,8 +39,8 @@ type Writer struct {
 // Each row group begins with buffers of a page for every column, so pages are as large as the first group makes worth the while, up to 512 KiB.
 func NewWriter(w io.Writer, groupBytes int) *Writer {
 	return &Writer{file: parquet.NewGenericWriter[Row](w,
-		parquet.Compression(&zstd.Codec{Level: zstd.SpeedDefault}),
-		parquet.PageBufferSize(min(max(groupBytes/8, 8<<10), 512<<10)),
+		parquet.Compression(&pages),
+		parquet.PageBufferSize(min(max(groupBytes/8, 8<<10), maxPage)),
 		parquet.DataPageStatistics(true),
 		// Bounds of log lines help no reader and would copy whole lines into the footer.
 		parquet.SkipPageBounds("body"),

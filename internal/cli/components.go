@@ -249,8 +249,19 @@ func (indexerCmd) Run(ctx context.Context, g *globals) error {
 	return g.component(ctx, "indexer")
 }
 
+// archiverMemory is what the archiver may take beside the rows that wait: the Parquet library's buffers, and what Kafka's fetches hold. The
+// collector works harder near the limit, and cannot keep it where there are very many partitions.
+const archiverMemory = 136 << 20
+
 func (archiverCmd) Run(ctx context.Context, g *globals) error {
 	saveMemory()
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(cfg.Archiver.BufferBytes + archiverMemory)
+	}
 	return g.component(ctx, "archiver")
 }
 

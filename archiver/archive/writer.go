@@ -34,7 +34,7 @@ type Writer struct {
 // names into the footer of the next file that has several row groups, which Spark refuses.
 //
 // Dictionaries have no limit but the row group's: where a column gives its dictionary up, parquet-go 0.32.0 leaves the values after that
-// out of the bloom filter, and readers would miss them (docs/decisions/0008).
+// out of the bloom filter, and readers would miss them (docs/decisions/0007).
 //
 // Each row group begins with buffers of a page for every column, so pages are as large as the first group makes worth the while, up to 512 KiB.
 func NewWriter(w io.Writer, groupBytes int) *Writer {

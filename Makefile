@@ -53,7 +53,7 @@ soak: stack-up ## a storm of containers, kills of the agent and a restart of Kaf
 
 # The promise is for 200-byte records: 150 ns each way between a record and its OTLP bytes.
 bench: ## benchmarks of the hot path; compare two outputs with `go tool benchstat`
-	@$(GO) test -run '^$$' -bench . -benchmem ./schema ./agent ./indexer | tee bench.txt | grep -v '^\(PASS\|goos\|goarch\)'; \
+	@$(GO) test -run '^$$' -bench . -benchmem ./schema ./agent ./indexer ./archiver | tee bench.txt | grep -v '^\(PASS\|goos\|goarch\)'; \
 	awk '/^BenchmarkEncode/ {e = $$5} /^BenchmarkDecode/ {d = $$5} /^BenchmarkLineToRecord/ {l = $$3} /^BenchmarkDocument/ {j = $$3} \
 	END {ok = e > 0 && d > 0 && e <= 150 && d <= 150; \
 	printf "RESULT bench encode_ns=%s decode_ns=%s line_to_record_ns=%s document_ns=%s aim_ns=150 ok=%d\n", e, d, l, j, ok; exit !ok}' bench.txt
@@ -63,6 +63,9 @@ bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, id
 
 bench-indexer: build ## the indexer from a filled topic into a real Elasticsearch, beside a bare loop; search latency; docs/performance.md has the figures
 	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cut -d' ' -f1 "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
+
+bench-archiver: build ## the archiver from a filled topic into HDFS, beside gzip and zstd; Spark and searches on what it wrote; docs/performance.md has the figures
+	@$(STACK) up kafka namenode datanode && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only archiver
 
 generate: ## Kibana's objects and the table of fields in docs/search.md, which are made from code; docs/metrics.md; Grafana's dashboards
 	$(GO) test ./internal/kibana -run TestGenerated -update
@@ -92,4 +95,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: manifests e2e-k8s image bench-indexer help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate
+.PHONY: manifests e2e-k8s image bench-indexer bench-archiver help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate

@@ -7,6 +7,7 @@ package archiver
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,17 +31,30 @@ type Archiver struct {
 	log   *slog.Logger
 	m     *metrics
 	store *store.Watched
-	// hook is called before each step of a commit and stops it there with its error. Only tests set it.
+	key   ed25519.PrivateKey // nil: manifests are not signed
+	// budget is what binds the partitions' memory.
+	budget budget
+	// hook is called before each step of a commit, by its name, and stops it there with its error. Only tests set it.
 	hook func(step string) error
 	now  func() time.Time
 }
 
-var _ ingest.Sink = (*Archiver)(nil)
+var (
+	_ ingest.Sink  = (*Archiver)(nil)
+	_ ingest.Pacer = (*partition)(nil)
+)
 
 // New checks the configuration. An HDFS root is first contacted by Open.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Archiver, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("archiver: %w", err)
+	}
+	var key ed25519.PrivateKey
+	if cfg.SignKeyFile != "" {
+		var err error
+		if key, err = archive.ReadSignKey(cfg.SignKeyFile); err != nil {
+			return nil, fmt.Errorf("archiver: sign_key_file: %w", err)
+		}
 	}
 	m, err := newMetrics(reg)
 	if err != nil {
@@ -49,14 +64,10 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Archiver, er
 	if err != nil {
 		return nil, fmt.Errorf("archiver: %w", err)
 	}
-	return newArchiver(cfg, log, m, s), nil
-}
-
-func newArchiver(cfg Config, log *slog.Logger, m *metrics, s *store.Watched) *Archiver {
 	return &Archiver{
-		cfg: cfg, log: log.With("component", "archiver"), m: m, store: s,
+		cfg: cfg, log: log.With("component", "archiver"), m: m, store: s, key: key,
 		hook: func(string) error { return nil }, now: time.Now,
-	}
+	}, nil
 }
 
 // Close ends the connections to the store. The partitions must have been closed before.
@@ -73,6 +84,7 @@ func (a *Archiver) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.P
 		a.m.errors.WithLabelValues("open").Inc()
 		return nil, nil, fmt.Errorf("archiver: open %s/%d in %s: %w", tp.Topic, tp.Partition, a.cfg.Root, err)
 	}
+	a.budget.enter(p)
 	return p, cp, nil
 }
 
@@ -134,29 +146,32 @@ func (p *partition) fence() (others []string, err error) {
 	return others, nil
 }
 
-// recover reads the newest manifest and finishes its commit.
+// recover finds the newest manifest and finishes its commit.
 func (p *partition) recover() (*ingest.Checkpoint, error) {
 	entries, err := p.a.store.List(p.manifests)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", p.manifests, err)
 	}
 	var sidecars []store.Entry
-	for _, e := range entries {
-		s, rest, ok := archive.ParseSpan(e.Name)
+	name := ""
+	for _, e := range slices.Backward(entries) {
+		_, day := archive.ParseDay(e.Name)
+		_, rest, span := archive.ParseSpan(e.Name)
 		switch {
-		case ok && rest == ".json":
-			p.history = append(p.history, s)
-			if s.Next > p.last.Next { // spans are never empty, so the first one counts too
-				p.last = s
+		case day && e.Dir && name == "":
+			if name, err = p.newest(path.Join(p.manifests, e.Name)); err != nil {
+				return nil, err
 			}
-		case ok:
+		case day && e.Dir:
+		case span && rest != ".json":
 			sidecars = append(sidecars, e)
+		default:
+			return nil, fmt.Errorf("%s does not belong there: is the archive of an older weir? Move it away, or choose another root", path.Join(p.manifests, e.Name))
 		}
 	}
-	if len(p.history) == 0 {
+	if name == "" {
 		return nil, nil
 	}
-	name := path.Join(p.manifests, p.last.Manifest())
 	data, err := p.a.store.ReadFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", name, err)
@@ -165,7 +180,7 @@ func (p *partition) recover() (*ingest.Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", name, err)
 	}
-	p.prevSum, p.seen = archive.Digest(data), m.Seen.Path
+	p.prevSum, p.seen, p.created = archive.Digest(data), m.Seen.Path, m.Created
 	seen, err := p.readSeen(m, name)
 	if err != nil {
 		return nil, err
@@ -175,6 +190,25 @@ func (p *partition) recover() (*ingest.Checkpoint, error) {
 	}
 	p.dropOlder(sidecars)
 	return &ingest.Checkpoint{NextOffset: m.Next, Seen: seen}, nil
+}
+
+// newest finds the last manifest of a day's folder. The name is empty when the folder holds none: a crash came between the
+// folder and its first manifest.
+func (p *partition) newest(dir string) (name string, err error) {
+	entries, err := p.a.store.List(dir)
+	if err != nil {
+		return "", fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		s, rest, ok := archive.ParseSpan(e.Name)
+		if !ok || rest != ".json" {
+			return "", fmt.Errorf("%s does not belong there; move it away", path.Join(dir, e.Name))
+		}
+		if s.Next > p.last.Next { // spans are never empty, so the first one counts too
+			p.last, name = s, path.Join(dir, e.Name)
+		}
+	}
+	return name, nil
 }
 
 func (p *partition) readSeen(m *archive.Manifest, name string) ([]byte, error) {

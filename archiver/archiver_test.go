@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/parquet-go/parquet-go"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/archiver/archive"
 	"weir/archiver/store"
@@ -25,11 +23,9 @@ import (
 
 var tp = ingest.TopicPartition{Topic: schema.TopicLogs, Partition: 2}
 
-func testArchiver(t *testing.T, root string) *Archiver {
+func testArchiver(t testing.TB, root string) *Archiver {
 	t.Helper()
-	cfg := DefaultConfig()
-	cfg.Root, cfg.RowGroupRows, cfg.OpenHours = root, 128, 2
-	a, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	a, err := newTestArchiver(root, 128, 2) // many row groups and closed files
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,93 +118,13 @@ func TestSink(t *testing.T) {
 
 // batch has records of three hours, with attributes of every kind.
 func batch(offset int64) *schema.Batch {
-	b := &schema.Batch{Topic: tp.Topic, Partition: tp.Partition, KafkaOffset: offset, Source: "docker/n/c", Begin: schema.Position{Incarnation: schema.Incarnation{Start: 5, Print: 6}, Offset: offset * 1000},
+	b := &schema.Batch{Topic: tp.Topic, Partition: tp.Partition, KafkaOffset: offset, Source: "docker/n/c", From: max(0, offset*1000-700), End: schema.Position{Incarnation: schema.Incarnation{Start: 5, Print: 6}, Offset: offset*1000 + 300}, Begin: schema.Position{Incarnation: schema.Incarnation{Start: 5, Print: 6}, Offset: offset * 1000},
 		Resource: []schema.Attr{schema.String(schema.AttrContainerName, "web"), schema.String(schema.AttrApp, "shop"), schema.String(schema.LabelPrefix+"team", "a"), schema.String("k8s.pod.name", "web-1")}}
 	for i := range int64(300) {
 		b.Records = append(b.Records, schema.Record{Offset: offset*1000 + i, Time: 1764054000e9 + i/100*3600e9 + i, Observed: 1764054000e9, Body: fmt.Sprintf("line %d\x00\xff", i), Severity: 17,
 			Attrs: []schema.Attr{schema.String(schema.AttrStream, "stderr"), schema.Int("n", i), schema.Bool("b", true), schema.Double("d", 1.5)}})
 	}
 	return b
-}
-
-// TestKilledAtEachStep stops a commit before each of its steps, as a crash would, and opens the archive anew. Whether the
-// commit happened or not, giving again what the checkpoint says leaves every record there once.
-func TestKilledAtEachStep(t *testing.T) {
-	steps := map[string]int{}
-	count := func(step string) error { steps[step]++; return nil }
-	commit := func(t *testing.T, a *Archiver, from, to int64) error {
-		s, cp, err := a.Open(t.Context(), tp)
-		if err != nil {
-			return err
-		}
-		if cp != nil {
-			from = cp.NextOffset
-		}
-		for o := from; o < to; o++ {
-			if err := s.Write(t.Context(), batch(o)); err != nil {
-				return err
-			}
-		}
-		return s.Commit(t.Context(), ingest.Checkpoint{NextOffset: to, Seen: fmt.Appendf(nil, "seen %d", to)})
-	}
-	dir := t.TempDir()
-	a := testArchiver(t, "file://"+dir)
-	if err := commit(t, a, 0, 2); err != nil {
-		t.Fatal(err)
-	}
-	a.hook = count
-	if err := commit(t, a, 0, 4); err != nil {
-		t.Fatal(err)
-	}
-	if len(steps) < 7 {
-		t.Fatalf("steps: %v", steps)
-	}
-	for step, times := range steps {
-		for nth := range times {
-			t.Run(fmt.Sprintf("%s-%d", step, nth), func(t *testing.T) {
-				t.Parallel()
-				dir := t.TempDir()
-				a := testArchiver(t, "file://"+dir)
-				if err := commit(t, a, 0, 2); err != nil {
-					t.Fatal(err)
-				}
-				seen := 0
-				a.hook = func(s string) error {
-					if s == step {
-						seen++
-						if seen > nth {
-							return errors.New("killed")
-						}
-					}
-					return nil
-				}
-				if err := commit(t, a, 2, 4); err == nil || !strings.Contains(err.Error(), "killed") {
-					t.Fatalf("the commit went through: %v", err)
-				}
-				// Nothing is closed: the process is gone. Another comes, and dies at the same place once more.
-				b := testArchiver(t, "file://"+dir)
-				seen, b.hook = 0, a.hook
-				_ = commit(t, b, 2, 4)
-				c := testArchiver(t, "file://"+dir)
-				if err := commit(t, c, 2, 6); err != nil {
-					t.Fatal(err)
-				}
-				ids := localIDs(t, dir)
-				if len(ids) != 6*300 {
-					t.Errorf("%d records, want %d", len(ids), 6*300)
-				}
-				for id, n := range ids {
-					if n != 1 {
-						t.Errorf("%s is there %d times", id, n)
-					}
-				}
-				left, _ := filepath.Glob(filepath.Join(dir, "_weir/tmp/weir.logs/2/*"))
-				if len(left) > 1 {
-					t.Errorf("folders of dead writers are left: %v", left)
-				}
-			})
-		}
-	}
 }
 
 // TestFence lets a writer that lost its partition go on: it must not be able to commit.
@@ -248,7 +164,7 @@ func TestDamage(t *testing.T) {
 	}{
 		{"sidecar changed", "_weir/manifests/weir.logs/2/*.seen", func(p string) error { return os.WriteFile(p, []byte("else"), 0o600) }, "restore it from a copy"},
 		{"sidecar gone", "_weir/manifests/weir.logs/2/*.seen", os.Remove, "read the interval state"},
-		{"manifest cut", "_weir/manifests/weir.logs/2/*.json", func(p string) error { return os.Truncate(p, 20) }, "manifest"},
+		{"manifest cut", "_weir/manifests/weir.logs/2/*/*.json", func(p string) error { return os.Truncate(p, 20) }, "manifest"},
 		{"stray file", "_weir/tmp/weir.logs/2", func(p string) error { return os.WriteFile(filepath.Join(p, "notes.txt"), nil, 0o600) }, "move it away"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -272,5 +188,83 @@ func TestDamage(t *testing.T) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// manifests reads those of the partition, oldest first, and checks their chain.
+func manifests(t *testing.T, s store.Store) (all []*archive.Manifest) {
+	t.Helper()
+	list := func(dir string) []store.Entry {
+		entries, err := s.List(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
+	}
+	dir, prev := archive.PartitionDir(archive.ManifestDir, tp), ""
+	for _, day := range list(dir) {
+		if !day.Dir {
+			continue
+		}
+		for _, e := range list(path.Join(dir, day.Name)) {
+			data, err := s.ReadFile(path.Join(dir, day.Name, e.Name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			span, _, _ := archive.ParseSpan(e.Name)
+			m, err := archive.ParseManifest(data, tp, span)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if day.Name != archive.ManifestDay(m.Created) || m.Prev != prev {
+				t.Errorf("%s: created %s, prev %q, want %q", e.Name, m.Created, m.Prev, prev)
+			}
+			if n := len(all); n > 0 && all[n-1].Next != m.First {
+				t.Errorf("%s does not follow %d", e.Name, all[n-1].Next)
+			}
+			prev = archive.Digest(data)
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// TestChain commits over days, with a clock that goes back once and a folder that a crash left empty: every manifest is kept, each holds the hash of
+// the one before, and the newest is found.
+func TestChain(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Date(2026, 3, 1, 23, 59, 0, 0, time.UTC)
+	for i := range int64(6) {
+		a := testArchiver(t, "file://"+dir)
+		a.now = func() time.Time { return now }
+		s, cp, err := a.Open(t.Context(), tp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && (cp == nil || cp.NextOffset != i || string(cp.Seen) != fmt.Sprint(i)) {
+			t.Fatalf("checkpoint %+v at the start of %d", cp, i)
+		}
+		if err := errors.Join(s.Write(t.Context(), batch(i)), s.Commit(t.Context(), ingest.Checkpoint{NextOffset: i + 1, Seen: fmt.Append(nil, i+1)}), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if now = now.Add(13 * time.Hour); i == 3 {
+			now = now.Add(-48 * time.Hour)
+			if err := os.Mkdir(filepath.Join(dir, "_weir/manifests/weir.logs/2/2026-03-09"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	archived := testArchiver(t, "file://"+dir).store
+	all := manifests(t, archived)
+	if len(all) != 6 || len(readIDs(t, archived)) != 6*300 {
+		t.Errorf("%d manifests", len(all))
+	}
+	source := all[2].Sources["docker/n/c"]
+	if want := (archive.Range{Incarnation: schema.Incarnation{Start: 5, Print: 6}, From: 1300, To: 2300}); source.Records != 300 || len(source.Ranges) != 1 || source.Ranges[0] != want {
+		t.Errorf("source %+v", source)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "_weir/manifests/weir.logs/2/*.*"))
+	if len(left) != 2 {
+		t.Errorf("sidecars that are left: %v", left)
 	}
 }

@@ -28,11 +28,15 @@ import (
 //  2. verify: each is read back from the store, length and footer.
 //  3. seen: the interval state is written beside the manifests.
 //  4. manifest: written to the writer's commit folder.
-//  5. commit: the manifest is renamed into the manifest folder. From here on the commit has happened.
-//  6. settle: the files are renamed to their places. Open does this again after a crash.
-//  7. done: a marker says that they are there.
-//  8. prune: the sidecars of the commit before and the oldest manifest go.
+//  5. day: the folder of the day's manifests is made.
+//  6. commit: the manifest is renamed into it. From here on the commit has happened.
+//  7. settle: the files are renamed to their places. Open does this again after a crash.
+//  8. done: a marker says that they are there.
+//  9. prune: the sidecars of the commit before go.
 func (p *partition) Commit(ctx context.Context, cp ingest.Checkpoint) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.measure()
 	if p.broken != nil {
 		return p.broken
 	}
@@ -55,14 +59,20 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*archive.
 		return nil, err
 	}
 	data, err := m.Encode()
+	if err == nil {
+		data, err = archive.Sign(data, p.a.key)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest: %w", err)
 	}
 	s := m.Span()
-	name := path.Join(p.manifests, s.Manifest())
-	tmp := path.Join(p.commitDir(), s.Manifest())
+	dir := path.Join(p.manifests, archive.ManifestDay(m.Created))
+	name, tmp := path.Join(dir, s.Manifest()), path.Join(p.commitDir(), s.Manifest())
 	if err := p.step("manifest", func() error { return store.WriteFile(p.a.store, tmp, data) }); err != nil {
 		return nil, err
+	}
+	if err := p.step("day", func() error { return p.a.store.MkdirAll(dir) }); err != nil {
+		return nil, fmt.Errorf("make folder %s: %w", dir, err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -71,8 +81,7 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*archive.
 		return nil, fmt.Errorf("rename the manifest to %s: %w", name, err)
 	}
 	before, sidecar := p.last, p.seen
-	p.last, p.prevSum, p.seen = s, archive.Digest(data), m.Seen.Path
-	p.history = append(p.history, s)
+	p.last, p.prevSum, p.seen, p.created = s, archive.Digest(data), m.Seen.Path, m.Created
 	if err := p.settle(m, name); err != nil {
 		return nil, err
 	}
@@ -80,10 +89,6 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*archive.
 		if sidecar != "" {
 			p.discard(sidecar)
 			p.discard(path.Join(p.manifests, before.Done()))
-		}
-		for len(p.history) > p.a.cfg.KeepManifests {
-			p.discard(path.Join(p.manifests, p.history[0].Manifest()))
-			p.history = p.history[1:]
 		}
 		return nil
 	})
@@ -93,10 +98,16 @@ func (p *partition) commit(ctx context.Context, cp ingest.Checkpoint) (*archive.
 func (p *partition) prepare(ctx context.Context, cp ingest.Checkpoint) (*archive.Manifest, error) {
 	m := &archive.Manifest{
 		Version: archive.ManifestVersion, Topic: p.tp.Topic, Partition: p.tp.Partition,
-		First: p.first, Next: cp.NextOffset, Sources: p.sources, Prev: p.prevSum, Created: p.a.now().UTC(),
+		First: p.first, Next: cp.NextOffset, Sources: map[string]archive.Source{}, Prev: p.prevSum, Created: p.a.now().UTC(),
 	}
-	if len(p.history) > 0 {
+	if p.last.Next > 0 {
 		m.First = p.last.Next
+	}
+	if m.Created.Before(p.created) { // the newest manifest must be in the newest folder
+		m.Created = p.created
+	}
+	for name, s := range p.sources {
+		m.Sources[name] = *s
 	}
 	if m.Next <= m.First {
 		return nil, fmt.Errorf("rows were written, but the next offset is not past %d", m.First)

@@ -9,9 +9,10 @@ import (
 	"hash"
 	"log/slog"
 	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/parquet-go/parquet-go"
 
 	"weir/archiver/archive"
 	"weir/archiver/store"
@@ -19,10 +20,8 @@ import (
 	"weir/schema"
 )
 
-// A row group is written out at this many bytes even if it has not its number of rows: lines may be long.
-const rowGroupBytes = 32 << 20
-
-// partition writes one partition. It is used by one goroutine.
+// partition writes one partition. It is used by one goroutine, and by others only to write a row group when all partitions together
+// hold too much (budget.go); mu is for that.
 //
 // What it writes is in its own folder <tmp>/<owner> until the commit. Another writer of the partition deletes that folder;
 // then every call that follows here fails and nothing can be committed.
@@ -32,35 +31,36 @@ type partition struct {
 	log            *slog.Logger
 	owner          string
 	tmp, manifests string
+	held, largest  atomic.Int64 // bytes of its row groups, and of the largest, for the budget
 
-	last    archive.Span   // of the last commit; zero when history is empty
-	history []archive.Span // manifests that are kept, oldest first
-	prevSum string         // SHA-256 of the last manifest
-	seen    string         // path of the last sidecar
+	mu      sync.Mutex
+	last    archive.Span // of the last commit; zero before the first
+	created time.Time    // when that was
+	prevSum string       // SHA-256 of its manifest
+	seen    string       // path of its sidecar
 
-	first    int64               // the first offset written, before the first commit
-	hours    map[int64]*hourFile // open files by hour since 1970
-	finished []archive.File      // closed files that wait for the commit
-	sources  map[string]int64    // rows by source since the last commit
-	seq      int                 // numbers temporary files
-	nth      int                 // numbers files within a commit
-	clock    int64               // counts uses of open files
-	rows     []archive.Row       // reused
-	broken   error               // the first failure; the partition must be opened again
+	first    int64                      // the first offset written, before the first commit
+	hours    map[int64]*hourFile        // open files by hour since 1970
+	finished []archive.File             // closed files that wait for the commit
+	sources  map[string]*archive.Source // since the last commit
+	seq      int                        // numbers temporary files
+	nth      int                        // numbers files within a commit
+	clock    int64                      // counts uses of open files
+	broken   error                      // the first failure; the partition must be opened again
 	closed   bool
 }
 
-type parquetWriter = parquet.GenericWriter[archive.Row]
-
-// hourFile is an open file for one hour of event time.
+// hourFile is an open file for one hour of event time. It is made in the store when its first row group is written.
 type hourFile struct {
-	hour, rows, used int64
-	tmp              string
-	out              *output
-	w                *parquetWriter
-	min, max         int64 // event times, ns
-	first, last      int64 // Kafka offsets
-	pending          int   // bytes in the row group
+	hour, used  int64
+	rows        int64
+	group       archive.Group // rows that are not written yet
+	tmp         string
+	out         *output
+	w           *archive.Writer // nil: nothing is written yet
+	since       time.Time       // of its first row, by the clock here
+	min, max    int64           // event times, ns
+	first, last int64           // Kafka offsets
 }
 
 // output counts and sums what goes into a file, to be compared with what comes out of the store.
@@ -83,7 +83,7 @@ func (p *partition) commitDir() string { return path.Join(p.tmp, p.owner, "commi
 // reset forgets what was written since the last commit.
 func (p *partition) reset() {
 	p.first, p.nth = -1, 0
-	p.hours, p.sources, p.finished = map[int64]*hourFile{}, map[string]int64{}, nil
+	p.hours, p.sources, p.finished = map[int64]*hourFile{}, map[string]*archive.Source{}, nil
 }
 
 // fail remembers the first failure, because the files are then in a state that only a new Open can judge.
@@ -95,11 +95,21 @@ func (p *partition) fail(operation string, err error) error {
 
 // Write adds a batch's records to the files of their hours.
 func (p *partition) Write(_ context.Context, b *schema.Batch) error {
+	if err := p.add(b); err != nil {
+		return err
+	}
+	p.a.shrink()
+	return nil
+}
+
+func (p *partition) add(b *schema.Batch) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.broken != nil {
 		return p.broken
 	}
-	if len(p.history) > 0 && b.KafkaOffset < p.last.Next {
-		return p.fail("write", fmt.Errorf("offset %d was committed before, up to %d", b.KafkaOffset, p.last.Next))
+	if b.KafkaOffset < p.last.Next {
+		return p.fail("write", fmt.Errorf("offset %d was committed before, up to %d; if the topic was deleted and made anew, give the archive another root", b.KafkaOffset, p.last.Next))
 	}
 	if p.first < 0 && len(b.Records) > 0 {
 		p.first = b.KafkaOffset
@@ -111,56 +121,86 @@ func (p *partition) Write(_ context.Context, b *schema.Batch) error {
 }
 
 func (p *partition) write(b *schema.Batch) error {
-	res := archive.NewResource(b)
+	defer p.measure()
 	for start := 0; start < len(b.Records); {
-		// Neighbours are mostly of one hour, so they are written together. The number bounds the rows held here.
+		// Neighbours are mostly of one hour, so they are added together. The number bounds how far a row group may grow past its size.
 		hour := archive.EventTime(&b.Records[start]) / int64(time.Hour)
 		end := start
-		p.rows = p.rows[:0]
 		for ; end < len(b.Records) && end-start < 1024 && archive.EventTime(&b.Records[end])/int64(time.Hour) == hour; end++ {
-			p.rows = append(p.rows, res.Row(b, &b.Records[end]))
 		}
 		f, err := p.hourFile(hour)
 		if err != nil {
 			return err
 		}
-		if err := f.write(p.rows, b.Records[start:end], b.KafkaOffset); err != nil {
-			return fmt.Errorf("write %s: %w", f.tmp, err)
+		f.add(b, b.Records[start:end])
+		if f.group.Rows() >= p.a.cfg.RowGroupRows || int64(f.group.Bytes()) >= p.a.cfg.RowGroupBytes {
+			if err := p.flush(f); err != nil {
+				return err
+			}
 		}
 		start = end
 	}
-	clear(p.rows[:cap(p.rows)]) // the strings are the caller's
 	if n := int64(len(b.Records)); n > 0 {
-		p.addSource(b.Source, n)
+		p.source(b.Source).Add(n, archive.Range{Incarnation: b.Begin.Incarnation, From: b.From, To: b.End.Offset})
 	}
 	return nil
 }
 
-func (p *partition) addSource(source string, n int64) {
-	if _, ok := p.sources[source]; !ok {
-		source = string(append([]byte(nil), source...))
+// CommitDue asks for a commit some time after the end of an hour that was written to before that. Records that come later wait for the
+// consumer's interval, so that they do not make a file each.
+func (p *partition) CommitDue() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.a.now()
+	for _, f := range p.hours {
+		if end := time.Unix((f.hour+1)*3600, 0).Add(p.a.cfg.HourClose); f.since.Before(end) && !now.Before(end) {
+			return p.broken == nil
+		}
 	}
-	p.sources[source] += n
+	return false
 }
 
-func (f *hourFile) write(rows []archive.Row, records []schema.Record, offset int64) error {
-	if _, err := f.w.Write(rows); err != nil {
-		return err
+func (p *partition) source(name string) *archive.Source {
+	s := p.sources[name]
+	if s == nil {
+		s = new(archive.Source)
+		p.sources[strings.Clone(name)] = s
 	}
+	return s
+}
+
+func (f *hourFile) add(b *schema.Batch, records []schema.Record) {
 	for i := range records {
 		at := archive.EventTime(&records[i])
-		if f.rows == 0 {
-			f.min, f.max, f.first = at, at, offset
+		if f.rows == 0 && i == 0 {
+			f.min, f.max, f.first = at, at, b.KafkaOffset
 		}
-		f.min, f.max, f.last = min(f.min, at), max(f.max, at), offset
-		f.rows++
-		f.pending += rows[i].Size()
+		f.min, f.max = min(f.min, at), max(f.max, at)
 	}
-	if f.pending < rowGroupBytes {
+	f.last = b.KafkaOffset
+	f.rows += int64(len(records))
+	f.group.Add(b, records)
+}
+
+// flush writes the row group that a file holds in memory.
+func (p *partition) flush(f *hourFile) error {
+	if f.group.Rows() == 0 {
 		return nil
 	}
-	f.pending = 0
-	return f.w.Flush()
+	if f.w == nil {
+		p.seq++
+		f.tmp = path.Join(p.dir(), fmt.Sprintf("%06d.parquet", p.seq))
+		created, err := p.a.store.Create(f.tmp)
+		if err != nil {
+			return fmt.Errorf("create %s: %w", f.tmp, err)
+		}
+		f.out = &output{File: created, sum: sha256.New()}
+		f.w = archive.NewWriter(f.out, f.group.Bytes())
+	}
+	if err := p.step("flush", func() error { return f.w.WriteGroup(&f.group) }); err != nil {
+		return fmt.Errorf("write %s: %w", f.tmp, err)
+	}
+	return nil
 }
 
 // hourFile returns the open file of an hour, and makes room for it if there is none.
@@ -181,20 +221,16 @@ func (p *partition) hourFile(hour int64) (*hourFile, error) {
 			return nil, err
 		}
 	}
-	p.seq++
-	f := &hourFile{hour: hour, used: p.clock, tmp: path.Join(p.dir(), fmt.Sprintf("%06d.parquet", p.seq))}
-	created, err := p.a.store.Create(f.tmp)
-	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", f.tmp, err)
-	}
-	f.out = &output{File: created, sum: sha256.New()}
-	f.w = archive.NewWriter(f.out, p.a.cfg.RowGroupRows)
+	f := &hourFile{hour: hour, used: p.clock, since: p.a.now()}
 	p.hours[hour] = f
 	return f, nil
 }
 
 // finish closes a file and keeps its entry for the manifest.
 func (p *partition) finish(f *hourFile) error {
+	if err := p.flush(f); err != nil {
+		return err
+	}
 	if err := f.w.Close(); err != nil {
 		return fmt.Errorf("finish %s: %w", f.tmp, err)
 	}
@@ -214,12 +250,17 @@ func (p *partition) finish(f *hourFile) error {
 // Close abandons what is not committed. After a failure the files stay for the next Open: the commit may have
 // happened although its answer was an error.
 func (p *partition) Close() error {
+	p.a.budget.leave(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.closed {
 		return nil
 	}
 	p.closed = true
 	for _, f := range p.hours {
-		f.out.Abort()
+		if f.out != nil {
+			f.out.Abort()
+		}
 	}
 	p.hours = nil
 	if p.broken != nil {

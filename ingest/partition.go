@@ -14,7 +14,7 @@ import (
 )
 
 // catchUp is how many commit intervals a partition may take for a commit while it is behind: fewer and larger ones let it catch up sooner, and
-// nobody waits for its newest record, which is not even read.
+// nobody waits for its newest record, which is not even read. A sink with its own commit has an interval that is long as it is.
 const catchUp = 10
 
 // stopCommitTimeout bounds the last write and commit when the process was asked to stop.
@@ -105,11 +105,17 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 }
 
 func (p *partition) due() bool {
+	if !p.moved {
+		return false
+	}
+	if pacer, ok := p.sink.(Pacer); ok && pacer.CommitDue() {
+		return true
+	}
 	wait := p.c.cfg.CommitInterval
-	if p.behind {
+	if p.behind && !p.c.cfg.OwnCommit {
 		wait *= catchUp
 	}
-	return p.moved && time.Since(p.written) >= wait
+	return time.Since(p.written) >= wait
 }
 
 // open finds where to go on: with the sink's own checkpoint, or with the saved state and the committed offset.
@@ -217,7 +223,7 @@ func (p *partition) admit(ctx context.Context, m *fetched, info *schema.Info) er
 			kept = append(kept, all[i])
 		}
 	}
-	p.batch.Records = kept
+	p.batch.Records, p.batch.From = kept, v.From
 	p.c.m.repeated.WithLabelValues(topic).Add(float64(len(all) - len(kept)))
 	if len(kept) == 0 {
 		return nil

@@ -38,6 +38,7 @@ type Seen struct {
 
 // Verdict is what Admit found of one batch.
 type Verdict struct {
+	From      int64      // where the batch's cover begins: as it says, or, where it does not know, at the end of what was seen
 	New       []interval // offsets to deliver, sorted; empty when the batch is a repeat
 	Gap       interval   // opened by this batch, in the incarnation GapIn; empty when none
 	GapIn     schema.Incarnation
@@ -75,6 +76,7 @@ func (s *Seen) Admit(info *schema.Info) Verdict {
 		}
 	}
 	f := &s.files[at]
+	v.From = lo
 	top := f.top()
 	if info.PrevKnown && lo > top {
 		v.Gap, v.GapIn = interval{top, lo}, f.inc

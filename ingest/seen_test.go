@@ -116,6 +116,21 @@ func FuzzSeenBinary(f *testing.F) {
 	})
 }
 
+// TestCoverBegins wants the cover of a batch as its writer says it, and from what was seen where the writer does not know.
+func TestCoverBegins(t *testing.T) {
+	var s Seen
+	for i, c := range []struct {
+		in   *schema.Info
+		from int64
+	}{
+		{info(1, 1, 0, 5, 10), 0}, {info(1, 1, 10, 12, 20), 10}, {info(1, -1, 0, 30, 40), 20}, {info(1, 1, 50, 50, 60), 50}, {info(1, -1, 0, 41, 45), 41}, {info(2, 1, 60, 3, 9), 0}, {info(3, -1, 0, 7, 9), 7},
+	} {
+		if v := s.Admit(c.in); v.From != c.from {
+			t.Errorf("batch %d covers from %d, want %d", i, v.From, c.from)
+		}
+	}
+}
+
 func TestMurmur2(t *testing.T) {
 	// Expected values from Kafka's own UtilsTest.
 	for s, want := range map[string]int32{"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "a-little-bit-longer-string": -1486304829, "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971, "abc": 479470107} {

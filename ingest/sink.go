@@ -33,6 +33,9 @@ type PartitionSink interface {
 	Close() error
 }
 
+// Pacer is a PartitionSink that may want a commit before the consumer's interval and bytes ask for one. It is asked at least four times a second.
+type Pacer interface{ CommitDue() bool }
+
 type poison struct{ error }
 
 func (p poison) Unwrap() error { return p.error }

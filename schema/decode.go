@@ -23,6 +23,7 @@ type Decoder struct {
 func (d *Decoder) Decode(value []byte, info *Info, b *Batch) error {
 	d.records, d.attrs = d.records[:0], d.attrs[:0]
 	b.Source, b.Begin, b.End, b.Prev, b.PrevKnown = info.Source, info.Begin, info.End, info.Prev, info.PrevKnown
+	b.From, _ = info.Covers()
 	b.Resource, b.Records = nil, nil
 	seen := false
 	err := fields(value, func(tag uint64, v []byte, _ uint64) error {

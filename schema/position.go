@@ -44,6 +44,15 @@ func (i Incarnation) String() string {
 	return string(b)
 }
 
+// MarshalText lets incarnations stand in JSON files such as the archive's manifests.
+func (i Incarnation) MarshalText() ([]byte, error) { return i.AppendText(nil) }
+
+// UnmarshalText reads what MarshalText writes.
+func (i *Incarnation) UnmarshalText(b []byte) (err error) {
+	*i, err = ParseIncarnation(string(b))
+	return err
+}
+
 // ParseIncarnation reads what String writes.
 func ParseIncarnation(s string) (Incarnation, error) {
 	// The last dash divides: Start may be negative.

@@ -81,6 +81,10 @@ type Batch struct {
 	Resource         []Attr
 	Records          []Record
 
+	// From is the offset in Begin's incarnation from which on the batch covers it, up to End (Info.Covers). Where the writer did
+	// not know what came before, the consumer sets it to the end of what it has seen.
+	From int64
+
 	// Where the batch was read from; set by the consumer.
 	Topic       string
 	Partition   int

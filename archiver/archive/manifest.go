@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
 	"weir/ingest"
+	"weir/schema"
 )
 
-const ManifestVersion = 1
+// ManifestVersion is the version of manifests that this package writes, and reads.
+const ManifestVersion = 2
 
 // The archive's own folders. Readers such as Spark pass over names that begin with an underscore.
 const (
@@ -22,19 +25,54 @@ const (
 	ManifestDir = "_weir/manifests"
 )
 
-// Manifest says what one commit added to one partition: the files, and the offset that reading goes on from.
-// A commit has happened if and only if its manifest is in the manifest folder.
+// Manifest says what one commit added to one partition: the files, what of each source they cover, and the offset that
+// reading goes on from. A commit has happened if and only if its manifest is in the manifest folder. Manifests are never
+// deleted: each holds the hash of the one before, so that nobody can take one out unseen. docs/archive.md is the
+// specification.
 type Manifest struct {
-	Version   int              `json:"version"`
-	Topic     string           `json:"topic"`
-	Partition int              `json:"partition"`
-	First     int64            `json:"first_offset"` // the next offset of the commit before
-	Next      int64            `json:"next_offset"`
-	Files     []File           `json:"files"`
-	Sources   map[string]int64 `json:"sources"` // rows by source
-	Seen      Seen             `json:"seen"`
-	Prev      string           `json:"prev_sha256,omitempty"` // of the manifest before, empty for the first
-	Created   time.Time        `json:"created"`
+	Version   int               `json:"version"`
+	Topic     string            `json:"topic"`
+	Partition int               `json:"partition"`
+	First     int64             `json:"first_offset"` // the next offset of the commit before
+	Next      int64             `json:"next_offset"`
+	Created   time.Time         `json:"created"`     // not before that of the manifest before, whatever the clock says
+	Prev      string            `json:"prev_sha256"` // of the manifest before with its signature, empty for the first
+	Seen      Seen              `json:"seen"`
+	Files     []File            `json:"files"`
+	Sources   map[string]Source `json:"sources"`
+}
+
+// Source is what a commit holds of one source.
+type Source struct {
+	Records int64   `json:"records"`
+	Ranges  []Range `json:"ranges"` // sorted, disjoint, merged where they touch
+}
+
+// Range is a run of positions [From, To) that the writer of the source said it had told all of. That is more than the bytes of
+// the records: what lies between them is in it too.
+type Range struct {
+	Incarnation schema.Incarnation `json:"incarnation"`
+	From        int64              `json:"from"`
+	To          int64              `json:"to"`
+}
+
+// Add counts records and merges the range that they are of.
+func (s *Source) Add(records int64, r Range) {
+	s.Records += records
+	at, _ := slices.BinarySearchFunc(s.Ranges, r, func(a, b Range) int {
+		if c := a.Incarnation.Compare(b.Incarnation); c != 0 {
+			return c
+		}
+		if a.To < b.From {
+			return -1
+		}
+		return 1
+	})
+	end := at
+	for ; end < len(s.Ranges) && s.Ranges[end].Incarnation == r.Incarnation && s.Ranges[end].From <= r.To; end++ {
+		r.From, r.To = min(r.From, s.Ranges[end].From), max(r.To, s.Ranges[end].To)
+	}
+	s.Ranges = slices.Replace(s.Ranges, at, end, r)
 }
 
 type File struct {
@@ -52,6 +90,16 @@ type Seen struct {
 	Path   string `json:"path"`
 	Bytes  int64  `json:"bytes"`
 	SHA256 string `json:"sha256"`
+}
+
+// ManifestDay is the name of the folder, below the partition's, of the manifests that were made on a day: there may be very many
+// over the years, and the newest is found in the newest folder.
+func ManifestDay(created time.Time) string { return created.UTC().Format(time.DateOnly) }
+
+// ParseDay reads what ManifestDay writes.
+func ParseDay(name string) (time.Time, bool) {
+	t, err := time.Parse(time.DateOnly, name)
+	return t, err == nil
 }
 
 // Span is the offsets of a manifest as its name gives them, so that the newest is found without reading any.
@@ -80,6 +128,7 @@ func ParseSpan(name string) (s Span, rest string, ok bool) {
 	return s, name[41:], err1 == nil && err2 == nil && s.First < s.Next
 }
 
+// Encode gives the manifest's bytes, without a signature.
 func (m *Manifest) Encode() ([]byte, error) {
 	b, err := json.MarshalIndent(m, "", " ")
 	return append(b, '\n'), err
@@ -92,7 +141,7 @@ func ParseManifest(data []byte, tp ingest.TopicPartition, s Span) (*Manifest, er
 		return nil, err
 	}
 	if m.Version != ManifestVersion {
-		return nil, fmt.Errorf("version %d is not %d; a newer weir wrote it", m.Version, ManifestVersion)
+		return nil, fmt.Errorf("version %d is not %d; another weir wrote it", m.Version, ManifestVersion)
 	}
 	if m.Topic != tp.Topic || m.Partition != tp.Partition || m.Span() != s {
 		return nil, fmt.Errorf("is of %s/%d offsets %d to %d", m.Topic, m.Partition, m.First, m.Next)

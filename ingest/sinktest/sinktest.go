@@ -47,7 +47,7 @@ func (f *feed) batch(n int) *schema.Batch {
 		f.garbage = append(f.garbage, b)
 		return lent(b)
 	}
-	b := &schema.Batch{Topic: tp.Topic, Partition: tp.Partition, KafkaOffset: f.next, Source: own(source),
+	b := &schema.Batch{Topic: tp.Topic, Partition: tp.Partition, KafkaOffset: f.next, Source: own(source), From: f.offset,
 		Begin:    schema.Position{Incarnation: schema.Incarnation{Start: 1764054000e9, Print: 7}, Offset: f.offset},
 		Resource: []schema.Attr{schema.String(schema.AttrContainerID, own("aaaa")), schema.String(schema.AttrContainerName, own("web")), schema.String(schema.AttrApp, own("shop"))}}
 	f.records = f.records[:0]

@@ -23,7 +23,7 @@ import (
 
 type bench struct {
 	binary, broker, dir, kafkaData string
-	elastic                        string
+	elastic, archiveRoot, spark    string
 	elasticPid, records            int
 	mb                             int64
 	k                              *ingest.Kafka
@@ -49,8 +49,10 @@ func main() {
 	flag.Int64Var(&b.mb, "mb", 1000, "megabytes of logs")
 	flag.StringVar(&b.elastic, "elasticsearch", os.Getenv("WEIR_ELASTICSEARCH_URL"), "a real Elasticsearch, for the indexer")
 	flag.IntVar(&b.elasticPid, "elasticsearch-pid", 0, "its process, for its CPU time")
-	flag.IntVar(&b.records, "records", 2_000_000, "records for the indexer")
-	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer, which is not among the others")
+	flag.IntVar(&b.records, "records", 2_000_000, "records for the indexer, and for the archiver")
+	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer or archiver, which are not among the others")
+	flag.StringVar(&b.archiveRoot, "archive-root", os.Getenv("WEIR_ARCHIVE_ROOT"), "a folder in a real HDFS, for the archiver")
+	flag.StringVar(&b.spark, "spark-submit", os.Getenv("WEIR_SPARK_SUBMIT"), "a real Spark, for the archiver")
 	flag.Parse()
 	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -74,6 +76,9 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	defer b.k.Close()
 	if only == "indexer" {
 		return b.indexer(ctx)
+	}
+	if only == "archiver" {
+		return b.archiver(ctx)
 	}
 	var r result
 	for _, part := range []struct {

@@ -87,7 +87,7 @@ var componentsByName = map[string]component{
 		}
 		r.checks = append(r.checks, telemetry.Check{Name: "archiver.root", Ask: sink.Ready})
 		c := r.cfg.Consumer.For("archiver", schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions)
-		c.CommitInterval, c.OwnCommit = r.cfg.Consumer.ArchiveCommitInterval, true
+		c.CommitInterval, c.CommitBytes, c.OwnCommit = r.cfg.Consumer.ArchiveCommitInterval, r.cfg.Consumer.ArchiveCommitBytes, true
 		run, err := r.consumer(c, sink)
 		if err != nil {
 			return nil, err
@@ -232,7 +232,7 @@ type (
 	controlCmd   struct{}
 )
 
-// saveMemory halves the garbage collector's slack, unless GOGC says otherwise: of agent and indexer, which allocate little, it costs a few
+// saveMemory halves the garbage collector's slack, unless GOGC says otherwise: of agent, indexer and archiver, which allocate little, it costs a few
 // per cent of CPU.
 func saveMemory() {
 	if os.Getenv("GOGC") == "" {
@@ -250,6 +250,21 @@ func (indexerCmd) Run(ctx context.Context, g *globals) error {
 	return g.component(ctx, "indexer")
 }
 
-func (archiverCmd) Run(ctx context.Context, g *globals) error  { return g.component(ctx, "archiver") }
+// archiverMemory is what the archiver may take beside the rows that wait: the Parquet library's buffers, and what Kafka's fetches hold. The
+// collector works harder near the limit, and cannot keep it where there are very many partitions.
+const archiverMemory = 136 << 20
+
+func (archiverCmd) Run(ctx context.Context, g *globals) error {
+	saveMemory()
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(cfg.Archiver.BufferBytes + archiverMemory)
+	}
+	return g.component(ctx, "archiver")
+}
+
 func (processorCmd) Run(ctx context.Context, g *globals) error { return g.component(ctx, "processor") }
 func (controlCmd) Run(ctx context.Context, g *globals) error   { return g.component(ctx, "control") }

@@ -51,11 +51,12 @@ type Topics struct {
 	Replication int `yaml:"replication"`
 }
 
-// Consumer holds what all consumer groups share. The archiver commits by its own interval, since each commit makes files.
+// Consumer holds what all consumer groups share. The archiver commits by its own interval and bytes, since each commit makes files.
 type Consumer struct {
 	CommitInterval        time.Duration `yaml:"commit_interval"`
 	ArchiveCommitInterval time.Duration `yaml:"archive_commit_interval"`
 	CommitBytes           int64         `yaml:"commit_bytes"`
+	ArchiveCommitBytes    int64         `yaml:"archive_commit_bytes"`
 	FetchBytes            int64         `yaml:"fetch_bytes"`
 	SessionTimeout        time.Duration `yaml:"session_timeout"`
 }
@@ -129,7 +130,7 @@ func Default() Config {
 	d := ingest.DefaultConsumerConfig("", "")
 	return Config{
 		Kafka: ingest.DefaultKafkaConfig(), Topics: Topics{Partitions: 6, Replication: 1}, Producer: ingest.DefaultProducerConfig(),
-		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 60 * time.Second, CommitBytes: d.CommitBytes, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
+		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 10 * time.Minute, CommitBytes: d.CommitBytes, ArchiveCommitBytes: 256 << 20, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
 		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(),
 		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
 		Control: Control{Notify: notify.DefaultConfig()}, Status: status.DefaultConfig(),
@@ -263,6 +264,9 @@ func (c *Config) validate() (errs []error) {
 	section("status", c.Status.Validate())
 	probe := c.Consumer.For("any", "any")
 	section("consumer", probe.Validate())
+	if c.Consumer.ArchiveCommitInterval <= 0 || c.Consumer.ArchiveCommitBytes <= 0 {
+		errs = append(errs, errors.New("consumer.archive_commit_interval, archive_commit_bytes: must be above zero"))
+	}
 	if len(c.Indexer.Addresses) > 0 {
 		section("indexer", c.Indexer.Validate())
 	}

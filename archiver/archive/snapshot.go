@@ -62,6 +62,22 @@ func (p *Place) Open(s store.Store) (store.Reader, error) {
 // Manifests are read before compaction records: a file that is replaced in between is then known to be, while the files of
 // a manifest that comes in between are missing with all of their rows or, merged, there with all of them.
 func Snapshot(ctx context.Context, s store.Store, scope Scope) ([]Place, error) {
+	l, err := List(ctx, s, scope)
+	if err != nil {
+		return nil, err
+	}
+	return l.Places, nil
+}
+
+// Listing is a snapshot, with how much there is that the scope passes over.
+type Listing struct {
+	Places []Place
+	Files  int // of all manifests and compaction records that were read, without those that were replaced
+	Bytes  int64
+}
+
+// List is Snapshot for those who also tell what was passed over.
+func List(ctx context.Context, s store.Store, scope Scope) (*Listing, error) {
 	topics := scope.Topics
 	if len(topics) == 0 {
 		var err error
@@ -69,7 +85,7 @@ func Snapshot(ctx context.Context, s store.Store, scope Scope) ([]Place, error) 
 			return nil, err
 		}
 	}
-	var places []Place
+	l := &Listing{}
 	for _, topic := range topics {
 		listed, err := manifested(ctx, s, topic, scope)
 		if err != nil {
@@ -79,13 +95,17 @@ func Snapshot(ctx context.Context, s store.Store, scope Scope) ([]Place, error) 
 		if err != nil {
 			return nil, err
 		}
-		places = append(places, Resolve(listed, compactions)...)
+		l.Places = append(l.Places, Resolve(listed, compactions)...)
 	}
-	places = slices.DeleteFunc(places, func(p Place) bool { return !scope.overlaps(p.MinTime, p.MaxTime) })
-	slices.SortFunc(places, func(a, b Place) int {
+	l.Places = slices.DeleteFunc(l.Places, func(p Place) bool {
+		l.Files++
+		l.Bytes += p.Bytes
+		return !scope.overlaps(p.MinTime, p.MaxTime)
+	})
+	slices.SortFunc(l.Places, func(a, b Place) int {
 		return cmp.Or(a.MinTime.Compare(b.MinTime), cmp.Compare(a.Path, b.Path))
 	})
-	return places, nil
+	return l, nil
 }
 
 // overlaps tells whether something from first to last, both included, has a part in the scope.
@@ -199,7 +219,7 @@ func Manifests(s store.Store, tp ingest.TopicPartition, since time.Time) ([]Mani
 // atOnce is how many small files are read at once: over a network most of the time is waiting.
 const atOnce = 8
 
-// manifested lists the files of a topic's manifests that overlap the scope.
+// manifested lists the files of those of a topic's manifests that may have something of the scope.
 func manifested(ctx context.Context, s store.Store, topic string, scope Scope) ([]Place, error) {
 	partitions, err := Partitions(s, topic)
 	if err != nil {
@@ -230,9 +250,7 @@ func manifested(ctx context.Context, s store.Store, topic string, scope Scope) (
 				mu.Lock()
 				defer mu.Unlock()
 				for _, f := range m.Files {
-					if scope.overlaps(f.MinTime, f.MaxTime) {
-						places = append(places, Place{File: f, Topic: topic, Listed: names[i].Path})
-					}
+					places = append(places, Place{File: f, Topic: topic, Listed: names[i].Path})
 				}
 				return nil
 			})

@@ -117,6 +117,13 @@ func unknown(name string, at int) error {
 	return errors.New(err)
 }
 
+// Known tells whether records may have a field.
+func Known(name string) bool {
+	return name == "_id" || name == "_index" || slices.ContainsFunc(indexer.Fields, func(f indexer.Field) bool {
+		return f.Name == name || f.Type == indexer.Flattened && strings.HasPrefix(name, f.Name+".")
+	})
+}
+
 // columns are the columns of attributes that have one.
 var columns = map[string]string{
 	schema.AttrStream: "stream", schema.AttrContainerID: "container_id", schema.AttrContainerName: "container_name", schema.AttrImageName: "image",

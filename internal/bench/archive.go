@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/archiver"
+	"weir/ingest"
+	"weir/internal/cli"
+	"weir/schema"
+)
+
+// The aims for reading the archive.
+const (
+	aimIDSeconds  = 1.0
+	aimScanMBPerS = 500.0
+)
+
+const (
+	benchContainers = 100
+	benchPartitions = 4
+)
+
+// archive measures `weir search --archive`: one container's records, and a scan of all bodies, in an archive that the archiver wrote of
+// b.mb megabytes of lines. The folder is kept where one is given, and then taken as it is.
+func (b *bench) archive(ctx context.Context) error {
+	dir := b.archiveDir
+	if dir == "" {
+		tmp, err := os.MkdirTemp("", "weir-bench-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		dir = filepath.Join(tmp, "archive")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		if err := b.fillArchive(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if b.profile != "" {
+		f, err := os.Create(b.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	var took [3]time.Duration
+	for i, query := range []string{"container.id: " + benchID(7, 20), "container.id: " + benchID(0, 0), "nosuchword"} {
+		for range 3 {
+			var told bytes.Buffer
+			var hits counter
+			begin := time.Now()
+			if exit := cli.Main([]string{"search", "--archive", "file://" + dir, "--since", "all", query}, &hits, &told); exit != 0 {
+				return fmt.Errorf("search %s: exit status %d: %s", query, exit, told.String())
+			}
+			if d := time.Since(begin); took[i] == 0 || d < took[i] {
+				took[i] = d
+			}
+			fmt.Printf("%s: %d lines; %s", query, hits.lines, told.String())
+		}
+	}
+	rate := float64(b.mb) / took[2].Seconds()
+	ok := took[0].Seconds() <= aimIDSeconds && took[1].Seconds() <= aimIDSeconds && rate >= aimScanMBPerS
+	fmt.Printf("RESULT bench-archive id_s=%.2f long_id_s=%.2f scan_mb_per_s=%.0f aim_id_s=%.0f aim_scan_mb_per_s=%.0f ok=%t\n", took[0].Seconds(), took[1].Seconds(), rate, aimIDSeconds, aimScanMBPerS, ok)
+	return nil
+}
+
+type counter struct{ lines int }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.lines += bytes.Count(p, []byte{'\n'})
+	return len(p), nil
+}
+
+// benchID is the container's id of a slot in a minute: the first slots are of containers that live throughout, the others of such as
+// live for ten minutes.
+func benchID(slot, minute int) string {
+	if slot < benchContainers/2 && slot%7 != 0 || slot == 0 {
+		minute = 0
+	}
+	return fmt.Sprintf("%064x", 1_000_003*(slot*1000+minute/10+1))
+}
+
+// fillArchive writes lines of about 200 bytes over two hours, in commits of a minute of four partitions.
+func (b *bench) fillArchive(ctx context.Context, dir string) error {
+	cfg := archiver.DefaultConfig()
+	cfg.Root = "file://" + dir
+	a, err := archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	begin := time.Now()
+	const minutes, second = 120, int64(time.Second)
+	perMinute := b.mb * 1e6 / minutes / benchContainers
+	start := time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)
+	var lines, size int64
+	for p := range benchPartitions {
+		sink, _, err := a.Open(ctx, ingest.TopicPartition{Topic: schema.TopicLogs, Partition: p})
+		if err != nil {
+			return err
+		}
+		r := rand.New(rand.NewPCG(1, uint64(p)))
+		next := int64(0)
+		for minute := range minutes {
+			at := start.Add(time.Duration(minute) * time.Minute)
+			for slot := p; slot < benchContainers; slot += benchPartitions {
+				id := benchID(slot, minute)
+				batch := &schema.Batch{Source: "docker/n1/" + id, Topic: schema.TopicLogs, Partition: p, KafkaOffset: next}
+				batch.Begin = schema.Position{Incarnation: schema.Incarnation{Start: start.UnixNano(), Print: uint32(slot)}, Offset: int64(minute) << 32}
+				batch.Resource = []schema.Attr{schema.String(schema.AttrContainerID, id), schema.String(schema.AttrContainerName, fmt.Sprintf("web-%d", slot)), schema.String(schema.AttrApp, fmt.Sprintf("app-%d", slot%10)),
+					schema.String(schema.AttrHostName, fmt.Sprintf("n%d", slot%5)), schema.String(schema.AttrImageName, "registry.example/app:1.2"), schema.String(schema.AttrFilePath, "/var/lib/docker/containers/"+id+"/"+id+"-json.log"), schema.String(schema.LabelPrefix+"team", "core")}
+				offset := batch.Begin.Offset
+				for done := int64(0); done < perMinute; {
+					n := r.IntN(50)
+					line := text(r, at, slot, n)
+					done += int64(len(line))
+					rec := schema.Record{Time: at.UnixNano() + done*60*second/perMinute, Observed: at.UnixNano(), Severity: 9, SeverityText: "INFO", Body: string(line), Offset: offset, Attrs: []schema.Attr{schema.String(schema.AttrStream, "stdout")}}
+					offset += int64(len(line))
+					batch.Records = append(batch.Records, rec)
+				}
+				batch.End = schema.Position{Incarnation: batch.Begin.Incarnation, Offset: offset}
+				batch.From = batch.Begin.Offset
+				lines, size = lines+int64(len(batch.Records)), size+offset-batch.Begin.Offset
+				if err := sink.Write(ctx, batch); err != nil {
+					return err
+				}
+				next++
+			}
+			if minute%5 == 4 {
+				if err := sink.Commit(ctx, ingest.Checkpoint{NextOffset: next}); err != nil {
+					return err
+				}
+			}
+		}
+		if err := sink.Close(); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("wrote %d lines, %d MB, in %s on %d processors\n", lines, size/1e6, time.Since(begin).Round(time.Second), runtime.GOMAXPROCS(0))
+	return nil
+}

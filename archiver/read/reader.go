@@ -78,39 +78,41 @@ func (r *Reader) Records(ctx context.Context, q Query, progress func(Progress)) 
 }
 
 const (
-	maxBatch  = 1000 // records of one batch
-	maxWindow = 8192 // records that are sorted into batches at once
+	maxBatch      = 1000      // records of one batch
+	maxBatchBytes = 512 << 10 // of their bodies, unless it has one record alone
+	window        = 8192      // records that are sorted into batches at once
 )
 
 // Batches gives the same records as batches: of neighbours in time, those that came in one batch together. The batches of a source are in
 // the order of their places as far as its times are; Prev is not known of any.
 func (r *Reader) Batches(ctx context.Context, q Query, progress func(Progress)) iter.Seq2[*schema.Batch, error] {
 	return func(yield func(*schema.Batch, error) bool) {
-		var window []*Hit
+		var hits []*Hit
 		flush := func() bool {
-			for _, b := range batches(window) {
+			for _, b := range Group(hits) {
 				if !yield(b, nil) {
 					return false
 				}
 			}
-			window = window[:0]
+			hits = hits[:0]
 			return true
 		}
 		for h, err := range r.Records(ctx, q, progress) {
-			if (err != nil || len(window) == maxWindow) && !flush() {
+			if (err != nil || len(hits) == window) && !flush() {
 				return
 			}
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			window = append(window, h)
+			hits = append(hits, h)
 		}
 		flush()
 	}
 }
 
-func batches(hits []*Hit) []*schema.Batch {
+// Group makes batches of hits that are in the order of time: one or more of those hits that came in one batch.
+func Group(hits []*Hit) []*schema.Batch {
 	groups, places := map[*schema.Batch][]*Hit{}, map[string][]int{} // places in all of a source's batches
 	var all []*schema.Batch
 	for _, h := range hits {
@@ -120,13 +122,13 @@ func batches(hits []*Hit) []*schema.Batch {
 		group := groups[h.Batch]
 		delete(groups, h.Batch)
 		slices.SortFunc(group, func(a, b *Hit) int { return cmp.Compare(a.Record.Offset, b.Record.Offset) })
-		for part := range slices.Chunk(group, maxBatch) {
+		for len(group) > 0 {
 			b := *h.Batch
-			b.Records = make([]schema.Record, len(part))
-			for i := range part {
-				b.Records[i] = part[i].Record
+			for size := 0; len(group) > 0 && len(b.Records) < maxBatch && (size == 0 || size+len(group[0].Record.Body) <= maxBatchBytes); group = group[1:] {
+				b.Records = append(b.Records, group[0].Record)
+				size += len(group[0].Record.Body) + 1
 			}
-			b.Begin.Offset, b.From, b.End.Offset = b.Records[0].Offset, b.Records[0].Offset, b.Records[len(part)-1].Offset+1
+			b.Begin.Offset, b.From, b.End.Offset = b.Records[0].Offset, b.Records[0].Offset, b.Records[len(b.Records)-1].Offset+1
 			places[b.Source] = append(places[b.Source], len(all))
 			all = append(all, &b)
 		}

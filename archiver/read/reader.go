@@ -282,6 +282,7 @@ func (s *sweep) run(ctx context.Context, give func(*Hit) bool) error {
 		}
 		s.tell()
 		if !s.give(give) {
+			s.tell()
 			return nil
 		}
 	}

@@ -75,7 +75,7 @@ func (c replayCmd) Run(ctx context.Context, g *globals) error {
 			var producer errgroup.Group
 			producer.Go(func() error { return r.producer.Run(running) })
 			defer func() { stop(); _ = producer.Wait() }()
-			p.to = toKafka{r.producer}
+			p.to = &toKafka{Producer: r.producer, ends: map[string]schema.Position{}}
 		} else {
 			refused := &indexer.Refusals{}
 			x, err := indexer.New(cfg.Indexer, refused, r.log, r.reg)
@@ -200,11 +200,15 @@ func (counted) send(context.Context, string, []*schema.Batch) error { return nil
 func (counted) said(sent int64) string                              { return fmt.Sprintf("%d records would be sent", sent) }
 func (counted) failed() error                                       { return nil }
 
-type toKafka struct{ *ingest.Producer }
+type toKafka struct {
+	*ingest.Producer
+	ends map[string]schema.Position // of the batches sent, by source and incarnation
+	back int64                      // records that were sent after later ones of their file
+}
 
 // send waits until Kafka has all. The batches say nothing of what comes before them, so that consumers take what lies between two for
 // known; whoever has the records drops them.
-func (k toKafka) send(ctx context.Context, topic string, batches []*schema.Batch) error {
+func (k *toKafka) send(ctx context.Context, topic string, batches []*schema.Batch) error {
 	var e schema.Encoder
 	for _, b := range batches {
 		var resource []schema.Attr
@@ -212,6 +216,12 @@ func (k toKafka) send(ctx context.Context, topic string, batches []*schema.Batch
 			if a.Key != schema.AttrSource && a.Key != schema.AttrIncarnation { // the encoder adds these
 				resource = append(resource, a)
 			}
+		}
+		file := b.Source + " " + b.Begin.Incarnation.String()
+		if last := k.ends[file]; b.Begin.Compare(last) < 0 {
+			k.back += int64(len(b.Records))
+		} else {
+			k.ends[file] = b.End
 		}
 		e.Reset(b.Source, b.Begin.Incarnation, resource)
 		for i := range b.Records {
@@ -224,10 +234,15 @@ func (k toKafka) send(ctx context.Context, topic string, batches []*schema.Batch
 	return k.Flush(ctx)
 }
 
-func (k toKafka) said(sent int64) string {
-	return fmt.Sprintf("%d records sent and acknowledged by Kafka; consumers that have them drop them", sent)
+func (k *toKafka) said(sent int64) string {
+	said := fmt.Sprintf("%d records sent and acknowledged by Kafka; consumers that have them drop them", sent)
+	if k.back > 0 {
+		said += fmt.Sprintf("\n%d of them are of earlier places in their files than records sent before: a consumer that has neither may take them for repeats", k.back)
+	}
+	return said
 }
-func (k toKafka) failed() error { return nil }
+
+func (k *toKafka) failed() error { return nil }
 
 type toElasticsearch struct{ *indexer.Indexer }
 

@@ -197,6 +197,7 @@ type sweep struct {
 	size   int     // of held
 	done   int64   // all records below this key were given out
 	limit  int64   // units are read up to this key alone, excluded; everything: to their end
+	width  int64   // of keys, that went into the budget last
 	open   map[*file]bool
 }
 
@@ -455,7 +456,7 @@ func (s *sweep) forget() {
 		}
 		at = s.key(s.held[i])
 	}
-	s.limit = at
+	s.limit, s.width = at, at-s.key(s.held[0])
 	s.drop(func(h *Hit) bool { return s.key(h) >= at })
 }
 
@@ -477,7 +478,11 @@ func (s *sweep) give(to func(*Hit) bool) bool {
 	}
 	limited := s.limit != everything && bound >= s.limit // and all is read up to the limit
 	if limited {
-		bound, s.limit = s.limit, everything
+		// What comes next is tried to twice the width, so that units are not read to their end only to be forgotten.
+		bound, s.limit, s.width = s.limit, everything, min(2*s.width, everything/4)
+		if bound < everything/2 {
+			s.limit = bound + s.width
+		}
 	}
 	n := 0
 	for ; n < len(s.held) && s.key(s.held[n]) < bound; n++ {

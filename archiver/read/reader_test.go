@@ -425,7 +425,7 @@ func compactHour(t *testing.T, s store.Store, hour time.Time, n int) {
 	out, err := s.Create(merged.Tmp)
 	must(err)
 	sum := sha256.New()
-	w := archive.NewWriter(out, 100)
+	w := parquet.NewGenericWriter[archive.Row](out, parquet.MaxRowsPerRowGroup(100), parquet.PageBufferSize(2000))
 	for _, p := range places {
 		if p.MaxTime.After(merged.MaxTime) {
 			merged.MaxTime = p.MaxTime

@@ -65,7 +65,7 @@ func main() {
 
 func (b *bench) run(ctx context.Context, only string) (err error) {
 	if only == "search" {
-		return b.archive(ctx)
+		return b.search(ctx)
 	}
 	if b.broker == "" {
 		return errors.New("no broker: run `make bench-agent`, or set WEIR_KAFKA_BROKERS")

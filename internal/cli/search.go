@@ -239,7 +239,7 @@ func (p *printer) hit(h *search.Hit) error {
 		} else if p.mark != "" {
 			l.Mark = "  "
 		}
-		p.line.WriteString(p.style.Line(l))
+		return p.record(l)
 	}
 	for i, f := range p.fields {
 		if i > 0 {
@@ -259,4 +259,12 @@ func (p *printer) hit(h *search.Hit) error {
 	p.line.WriteByte('\n')
 	_, err = p.w.Write(p.line.Bytes())
 	return err
+}
+
+// record writes a record for people.
+func (p *printer) record(l show.Line) error {
+	if _, err := p.w.WriteString(p.style.Line(l)); err != nil {
+		return err
+	}
+	return p.w.WriteByte('\n')
 }

@@ -139,14 +139,19 @@ func archiveHits(ctx context.Context, r *read.Reader, q read.Query, cfg indexer.
 		if err != nil {
 			return err
 		}
-		if h.Batch != last {
-			last = h.Batch
-			e.Begin(last)
-		}
-		hit.ID = h.ID()
-		hit.Source, hit.Index = e.Document(hit.Source[:0], h.Batch, &h.Record)
 		told.clear()
-		if err := p.hit(&hit); err != nil {
+		if !p.json && len(p.fields) == 0 { // a document is not needed
+			err = p.record(lineOf(h))
+		} else {
+			if h.Batch != last {
+				last = h.Batch
+				e.Begin(last)
+			}
+			hit.ID = h.ID()
+			hit.Source, hit.Index = e.Document(hit.Source[:0], h.Batch, &h.Record)
+			err = p.hit(&hit)
+		}
+		if err != nil {
 			return err
 		}
 		if limit--; limit == 0 {
@@ -154,6 +159,22 @@ func archiveHits(ctx context.Context, r *read.Reader, q read.Query, cfg indexer.
 		}
 	}
 	return nil
+}
+
+// lineOf is the record for people, as search.Document has it.
+func lineOf(h *read.Hit) show.Line {
+	l := show.Line{At: time.Unix(0, h.At), Level: strings.ToUpper(h.Record.SeverityText), Body: h.Record.Body}
+	if a, ok := h.Record.Attr(schema.AttrContainerName); ok {
+		l.What = a.Str
+	} else if a, ok := h.Batch.ResourceAttr(schema.AttrContainerName); ok {
+		l.What = a.Str
+	} else {
+		l.What = h.Batch.Source
+	}
+	if h.Record.EventName != "" {
+		l.Body = h.Record.EventName + ": " + l.Body
+	}
+	return l
 }
 
 func archiveHistogram(ctx context.Context, g *globals, r *read.Reader, q read.Query, p *printer, told *reading) error {

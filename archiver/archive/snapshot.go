@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -181,35 +182,59 @@ func (n *ManifestName) Read(s store.Store) (*Manifest, []byte, error) {
 
 // Manifests lists a partition's manifests by their offsets, without those of days before since.
 func Manifests(s store.Store, tp ingest.TopicPartition, since time.Time) ([]ManifestName, error) {
+	days, err := manifestDays(s, tp)
+	if err != nil {
+		return nil, err
+	}
+	var all []ManifestName
+	for _, day := range days {
+		if !since.IsZero() && !day.AddDate(0, 0, 1).After(since) {
+			continue
+		}
+		of, err := manifestsOf(s, tp, day)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, of...)
+	}
+	return all, nil
+}
+
+// manifestDays lists the days on which a partition's manifests were made.
+func manifestDays(s store.Store, tp ingest.TopicPartition) ([]time.Time, error) {
 	dir := PartitionDir(ManifestDir, tp)
-	days, err := s.List(dir)
+	entries, err := s.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
-	var all []ManifestName
-	for _, e := range days {
-		name := e.Name
-		if _, rest, ok := ParseSpan(name); ok && rest == ".json" {
-			return nil, fmt.Errorf("%s is a manifest of an older weir, which kept no folders of days", path.Join(dir, name))
+	var days []time.Time
+	for _, e := range entries {
+		if _, rest, ok := ParseSpan(e.Name); ok && rest == ".json" {
+			return nil, fmt.Errorf("%s is a manifest of an older weir, which kept no folders of days", path.Join(dir, e.Name))
 		}
 		if !e.Dir {
 			continue
 		}
-		day, err := time.Parse(time.DateOnly, name)
-		if err != nil {
-			return nil, fmt.Errorf("%s is not the folder of a day; move it away", path.Join(dir, name))
+		day, ok := ParseDay(e.Name)
+		if !ok {
+			return nil, fmt.Errorf("%s is not the folder of a day; move it away", path.Join(dir, e.Name))
 		}
-		if !since.IsZero() && !day.AddDate(0, 0, 1).After(since) {
-			continue
-		}
-		entries, err := s.List(path.Join(dir, name))
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", path.Join(dir, name), err)
-		}
-		for _, e := range entries {
-			if span, rest, ok := ParseSpan(e.Name); ok && rest == ".json" && !e.Dir {
-				all = append(all, ManifestName{tp, span, path.Join(dir, name, e.Name)})
-			}
+		days = append(days, day)
+	}
+	return days, nil
+}
+
+// manifestsOf lists the manifests of one day by their offsets.
+func manifestsOf(s store.Store, tp ingest.TopicPartition, day time.Time) ([]ManifestName, error) {
+	dir := path.Join(PartitionDir(ManifestDir, tp), ManifestDay(day))
+	entries, err := s.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	var all []ManifestName
+	for _, e := range entries {
+		if span, rest, ok := ParseSpan(e.Name); ok && rest == ".json" && !e.Dir {
+			all = append(all, ManifestName{tp, span, path.Join(dir, e.Name)})
 		}
 	}
 	slices.SortFunc(all, func(a, b ManifestName) int { return cmp.Compare(a.First, b.First) })
@@ -220,6 +245,9 @@ func Manifests(s store.Store, tp ingest.TopicPartition, since time.Time) ([]Mani
 const atOnce = 8
 
 // manifested lists the files of those of a topic's manifests that may have something of the scope.
+//
+// Of days long after Until, which hold little of it but very many manifests, only those are read that list a file which is in the folders of
+// the scope's hours, and the newest, whose files may not be in their places yet.
 func manifested(ctx context.Context, s store.Store, topic string, scope Scope) ([]Place, error) {
 	partitions, err := Partitions(s, topic)
 	if err != nil {
@@ -229,32 +257,151 @@ func manifested(ctx context.Context, s store.Store, topic string, scope Scope) (
 	if !scope.Since.IsZero() {
 		since = scope.Since.Add(-Ahead)
 	}
+	var near []ManifestName
+	later := map[int]*laterDays{}
+	for _, tp := range partitions {
+		days, err := manifestDays(s, tp)
+		if err != nil {
+			return nil, err
+		}
+		l := &laterDays{store: s, tp: tp, listed: map[time.Time][]ManifestName{}}
+		for i, day := range days {
+			switch {
+			case !since.IsZero() && !day.AddDate(0, 0, 1).After(since):
+				continue
+			case !scope.Since.IsZero() && !scope.Until.IsZero() && day.After(scope.Until.Add(Ahead)):
+				if l.days = append(l.days, day); i < len(days)-1 {
+					continue
+				}
+			}
+			of, err := manifestsOf(s, tp, day)
+			if err != nil {
+				return nil, err
+			}
+			if len(l.days) > 0 { // the newest of all
+				of = of[max(0, len(of)-1):]
+			}
+			near = append(near, of...)
+		}
+		if len(l.days) > 0 {
+			later[tp.Partition] = l
+		}
+	}
+	places, err := readManifests(ctx, s, near)
+	if err != nil || len(later) == 0 {
+		return places, err
+	}
+	late, err := lateManifests(ctx, s, topic, scope, places, later)
+	if err != nil {
+		return nil, err
+	}
+	more, err := readManifests(ctx, s, late)
+	return append(places, more...), err
+}
+
+// laterDays are days of one partition whose manifests are looked up one by one.
+type laterDays struct {
+	store  store.Store
+	tp     ingest.TopicPartition
+	days   []time.Time
+	listed map[time.Time][]ManifestName
+}
+
+func (l *laterDays) of(day time.Time) ([]ManifestName, error) {
+	if all, ok := l.listed[day]; ok {
+		return all, nil
+	}
+	all, err := manifestsOf(l.store, l.tp, day)
+	l.listed[day] = all
+	return all, err
+}
+
+// find finds the manifest that an offset is of. Manifests of later days have later offsets.
+func (l *laterDays) find(offset int64) (found ManifestName, ok bool, err error) {
+	days := l.days
+	for len(days) > 0 {
+		middle := len(days) / 2
+		all, err := l.of(days[middle])
+		if err != nil {
+			return found, false, err
+		}
+		switch {
+		case len(all) == 0: // a crash came between the folder and its first manifest
+			days = slices.Concat(days[:middle], days[middle+1:])
+		case offset < all[0].First:
+			days = days[:middle]
+		case offset >= all[len(all)-1].Next:
+			days = days[middle+1:]
+		default:
+			i := slices.IndexFunc(all, func(n ManifestName) bool { return offset >= n.First && offset < n.Next })
+			if i < 0 {
+				return found, false, nil
+			}
+			return all[i], true, nil
+		}
+	}
+	return found, false, nil
+}
+
+// lateManifests finds the manifests of files in the folders of the scope's hours that none of those that were read lists.
+func lateManifests(ctx context.Context, s store.Store, topic string, scope Scope, known []Place, later map[int]*laterDays) ([]ManifestName, error) {
+	listed := map[string]bool{}
+	for i := range known {
+		listed[known[i].Path] = true
+	}
+	found := map[string]ManifestName{}
+	for hour := scope.Since.Truncate(time.Hour); hour.Before(scope.Until); hour = hour.Add(time.Hour) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		dir := HourDir("", topic, hour)
+		entries, err := s.List(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("list %s: %w", dir, err)
+		}
+		for _, e := range entries {
+			var partition, n int
+			var first, last int64
+			if _, err := fmt.Sscanf(e.Name, "p%d-%d-%d-%d.parquet", &partition, &first, &last, &n); err != nil || listed[path.Join(dir, e.Name)] || later[partition] == nil {
+				continue
+			}
+			name, ok, err := later[partition].find(first)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				found[name.Path] = name
+			}
+		}
+	}
+	for i := range known { // the newest was read already
+		delete(found, known[i].Listed)
+	}
+	return slices.Collect(maps.Values(found)), nil
+}
+
+// readManifests reads manifests, several at once, and lists their files.
+func readManifests(ctx context.Context, s store.Store, names []ManifestName) ([]Place, error) {
 	var mu sync.Mutex
 	var places []Place
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
-	for _, tp := range partitions {
-		names, err := Manifests(s, tp, since)
-		if err != nil {
-			return nil, errors.Join(err, g.Wait())
-		}
-		for i := range names {
-			g.Go(func() error {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				m, _, err := names[i].Read(s)
-				if err != nil {
-					return err
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				for _, f := range m.Files {
-					places = append(places, Place{File: f, Topic: topic, Listed: names[i].Path})
-				}
-				return nil
-			})
-		}
+	for i := range names {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			m, _, err := names[i].Read(s)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, f := range m.Files {
+				places = append(places, Place{File: f, Topic: m.Topic, Listed: names[i].Path})
+			}
+			return nil
+		})
 	}
 	return places, g.Wait()
 }

@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +115,54 @@ func TestSnapshot(t *testing.T) {
 	check("compacted", Scope{Until: at(11, 0)}, "hour=10/c1-0.parquet", "hour=10/p0-20-29-1.parquet")
 	compact(t, s, 10, 2, first.Files[0].Path, "weir.logs/dt=2026-11-25/hour=10/p0-20-29-1.parquet")
 	check("compacted again", Scope{Until: at(11, 0)}, "hour=10/c2-0.parquet")
+}
+
+// TestLateFiles has records that were archived long after their time. They are found without reading the manifests of all days since.
+func TestLateFiles(t *testing.T) {
+	s := testStore(t)
+	later := func(days int) time.Time { return at(12, 0).AddDate(0, 0, days) }
+	commit(t, s, 0, 0, at(11, 0), true, 10)
+	for i := range 30 {
+		switch days := i + 3; days {
+		case 17:
+			commit(t, s, 0, int64(10+10*i), later(days), true, 10, 14) // late, and in its place
+		case 20:
+			put(t, s, path.Join("_weir/manifests/weir.logs/0", later(days).Format(time.DateOnly), "note.txt"), nil) // a day without a manifest
+		default:
+			commit(t, s, 0, int64(10+10*i), later(days), true, 20)
+		}
+	}
+	commit(t, s, 0, 310, later(40), false, 10)                         // the newest, which is not settled
+	commit(t, s, 1, 0, later(9), true, 10)                             // the only one of its partition, late
+	put(t, s, "weir.logs/dt=2026-11-25/hour=10/p7-0-1-1.parquet", nil) // of no manifest
+	put(t, s, "weir.logs/dt=2026-11-25/hour=10/p0-990-991-1.parquet", nil)
+
+	reads := &counting{Store: s}
+	places, err := Snapshot(t.Context(), reads, Scope{Since: at(10, 0), Until: at(11, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := paths(places)
+	slices.Sort(got)
+	if want := []string{"hour=10/p0-0-9-1.parquet", "hour=10/p0-150-159-1.parquet", "hour=10/p0-310-319-1.parquet", "hour=10/p1-0-9-1.parquet"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if reads.files != 4 {
+		t.Errorf("%d manifests were read, want 4", reads.files)
+	}
+}
+
+type counting struct {
+	store.Store
+	mu    sync.Mutex
+	files int
+}
+
+func (c *counting) ReadFile(name string) ([]byte, error) {
+	c.mu.Lock()
+	c.files++
+	c.mu.Unlock()
+	return c.Store.ReadFile(name)
 }
 
 func TestPlacesThatMove(t *testing.T) {

@@ -54,7 +54,7 @@ func main() {
 	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer, archiver or search, which are not among the others")
 	flag.StringVar(&b.archiveRoot, "archive-root", os.Getenv("WEIR_ARCHIVE_ROOT"), "a folder in a real HDFS, for the archiver")
 	flag.StringVar(&b.spark, "spark-submit", os.Getenv("WEIR_SPARK_SUBMIT"), "a real Spark, for the archiver")
-	flag.StringVar(&b.archiveDir, "archive", "", "a folder in which the archive that is searched is kept and used again")
+	flag.StringVar(&b.archiveDir, "archive", "", "the root of an archive to search, which is filled where it is not there; a folder of its own without it")
 	flag.StringVar(&b.profile, "cpuprofile", "", "a file for the profile of searching the archive")
 	flag.Parse()
 	if err := b.run(ctx, *only); err != nil {

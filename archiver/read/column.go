@@ -78,13 +78,18 @@ func (s rowSet) from(i int) int {
 	return -1
 }
 
-// readAhead is how much of a file one call to the store asks for.
-const readAhead = 256 << 10
+const (
+	readAhead = 256 << 10 // how much of a file one call to the store asks for
+	// tailBytes is how much of a file's end is read at first and kept while it is open: the footer, and mostly the bloom filters and the
+	// indexes of pages. Each call to HDFS costs a connection.
+	tailBytes = 128 << 10
+)
 
 // file is an open file of the archive.
 type file struct {
 	place *archive.Place
 	*parquet.File
+	tail []byte // the last bytes
 
 	mu     sync.Mutex // a store's reader is used by one at a time
 	r      store.Reader
@@ -94,6 +99,9 @@ type file struct {
 
 // ReadAt reads for one of the workers.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if from := off - (f.place.Bytes - int64(len(f.tail))); from >= 0 && from+int64(len(p)) <= int64(len(f.tail)) {
+		return copy(p, f.tail[from:]), nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, err := f.r.ReadAt(p, off)
@@ -116,7 +124,12 @@ func openFile(s store.Store, p *archive.Place) (*file, error) {
 		return nil, err
 	}
 	f := &file{place: p, r: r}
-	if f.File, err = parquet.OpenFile(f, p.Bytes, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(readAhead), parquet.OptimisticRead(true)); err != nil {
+	tail := make([]byte, min(p.Bytes, tailBytes))
+	if _, err = f.ReadAt(tail, p.Bytes-int64(len(tail))); err == nil || err == io.EOF {
+		f.tail = tail
+		f.File, err = parquet.OpenFile(f, p.Bytes, parquet.SkipMagicBytes(true), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(readAhead))
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", p.Path, err), r.Close())
 	}
 	return f, nil

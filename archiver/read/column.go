@@ -55,12 +55,6 @@ func (s rowSet) minus(t rowSet) {
 	}
 }
 
-func (s rowSet) union(t rowSet) {
-	for i := range s {
-		s[i] |= t[i]
-	}
-}
-
 // from gives the first row of the set that is not below i; -1 where there is none.
 func (s rowSet) from(i int) int {
 	at := i >> 6

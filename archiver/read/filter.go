@@ -402,7 +402,7 @@ func (f *byJSON) apply(g *group, rows rowSet) error {
 	return c.each(rows, func(p *page) (bool, error) {
 		any := false
 		for row := rows.from(p.first); row >= 0 && row < p.end; row = rows.from(row + 1) {
-			body := p.data
+			var body []byte
 			if p.dict != nil {
 				body = []byte(p.string(row - p.first))
 			} else {

@@ -18,7 +18,6 @@ type text struct {
 type phrase struct {
 	words []pattern // in lower case; none: literal is looked for as it is
 	word  int       // the one that has the literal
-	at    int       // byte of the literal in a word without *
 	find  finder
 }
 

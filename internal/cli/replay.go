@@ -257,7 +257,7 @@ func (x toElasticsearch) said(int64) string {
 
 func (x toElasticsearch) failed() error {
 	if _, _, refused := x.Verdicts(); refused > 0 {
-		return errors.New("Elasticsearch refused records; the log says why")
+		return errors.New("elasticsearch refused records; the log says why")
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func TestArchiveOnServers(t *testing.T) {
 		}
 	})
 	t.Run("spark", func(t *testing.T) { sparkJobs(t, submit, cfg.Root) })
-	t.Run("replay", func(t *testing.T) { replayToElasticsearch(t, cfg.Root) })
+	t.Run("replay", func(t *testing.T) { replayToElasticsearch(t, cfg.Root, ids) })
 }
 
 // compactHour merges an hour's files as `weir archive compact` does, and stops before they are in their places.
@@ -147,7 +147,7 @@ func sparkJobs(t *testing.T, submit, root string) {
 }
 
 // replayToElasticsearch replays a part, then all, with a rollover of the stream between the two: nothing is there twice.
-func replayToElasticsearch(t *testing.T, root string) {
+func replayToElasticsearch(t *testing.T, root string, ids []string) {
 	space := fmt.Sprintf("replay%d", time.Now().UnixNano())
 	stream := "logs-weir.container-" + space
 	config := writeConfig(t, fmt.Sprintf("indexer:\n  namespace: %s\n  apply: true\n", space))
@@ -175,5 +175,24 @@ func replayToElasticsearch(t *testing.T, root string) {
 	}
 	if n := documents(t, stream, `{"term":{"http.response.status_code":503}}`); n != 60 {
 		t.Errorf("%d documents with a status of 60", n)
+	}
+
+	// Both answer the same.
+	for _, query := range []string{"", "log.level: error", "log.level: ERROR", "not log.level: error", "timed", `"timed out"`, "TIMED", "tim*", "line and 7", `message: "line 7"`, "message: line timed", "container.id: c1 and not timed",
+		"container.name: web-*", "container.name: web", "weir.app: bank or trace.id: abcd*", "http.response.status_code: 503", "http.response.status_code > 503", "http.response.status_code >= 500 and weir.app: shop", "event.severity < 17",
+		"log.offset <= 1003", "log.iostream: *", "not trace.id: *", "event.action: *", `@timestamp >= "2026-11-20T11:00:00Z" and @timestamp < "2026-11-20T11:10:00.000000002Z"`, "@timestamp: 2026-11-20", "weir.source: docker/n1/c2", "*.name: web-1",
+		"not (log.level: error or container.id: c2)", "container.image.name: app\\:1", "_id: " + ids[5]} {
+		var answers [2][]string
+		for i, args := range [][]string{{"--archive", root, "--dataset", "container"}, {"--namespace", space, "--dataset", "container", "--config", config}} {
+			exit, stdout, stderr := weir(append([]string{"search", "--since", "all", "--oldest", "--fields", "_id", query}, args...)...)
+			if exit != 0 {
+				t.Errorf("%s: exit %d: %s", query, exit, stderr)
+			}
+			answers[i] = strings.Fields(stdout)
+			slices.Sort(answers[i])
+		}
+		if !slices.Equal(answers[0], answers[1]) {
+			t.Errorf("%s: %d records of the archive, %d of Elasticsearch", query, len(answers[0]), len(answers[1]))
+		}
 	}
 }

@@ -61,7 +61,7 @@ func (c replayCmd) Run(ctx context.Context, g *globals) error {
 	}
 	defer st.Close()
 	told := &reading{out: g.err, terminal: isTerminal(g.err), before: func() error { return nil }}
-	p := &replay{rate: rate, told: told, reader: read.New(st), query: query, topic: c.Topic}
+	p := &replay{rate: rate, window: replayWindow, told: told, reader: read.New(st), query: query, topic: c.Topic}
 	if c.DryRun {
 		p.to = counted{}
 	} else {
@@ -112,6 +112,7 @@ type replay struct {
 	query  read.Query
 	topic  string  // for all; empty: their own
 	rate   float64 // records a second; 0: no bound
+	window int     // most records that are sent before the next
 	told   *reading
 	to     replayTo
 
@@ -140,7 +141,7 @@ func (p *replay) run(ctx context.Context) error {
 		hits = hits[:0]
 		return nil
 	}
-	most := replayWindow
+	most := p.window
 	if p.rate > 0 {
 		most = min(most, max(1, int(p.rate))) // a second's
 	}

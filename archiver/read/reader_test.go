@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +28,30 @@ import (
 	"weir/schema"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "weir-read-")
+	if err != nil {
+		panic(err)
+	}
+	readyDir = dir
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(exit int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(exit)
+	}))
+}
+
+var (
+	readyDir  string
+	readyOnce sync.Once
+	readyMade *made
+)
+
+// ready is an archive for tests that change nothing in it.
+func ready(t *testing.T) *made {
+	t.Helper()
+	readyOnce.Do(func() { readyMade = buildIn(t, readyDir) })
+	return readyMade
+}
 
 var day = time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 
@@ -58,8 +83,13 @@ func (w *written) attr(key string) string {
 // build writes an archive of two topics and three partitions: lines from 10 to 13 o'clock, in commits of half an hour, some of them late.
 func build(t *testing.T) *made {
 	t.Helper()
+	return buildIn(t, t.TempDir())
+}
+
+func buildIn(t *testing.T, dir string) *made {
+	t.Helper()
 	cfg := archiver.DefaultConfig()
-	cfg.Root, cfg.RowGroupRows = "file://"+t.TempDir(), 128
+	cfg.Root, cfg.RowGroupRows = "file://"+dir, 128
 	a, err := archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +211,7 @@ func find(t *testing.T, r *Reader, q Query) ([]string, Progress) {
 }
 
 func TestQueries(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	r := New(m.store)
 	log := func(f func(w *written) bool) func(w *written) bool {
 		return func(w *written) bool { return w.b.Topic == schema.TopicLogs && f(w) }
@@ -287,7 +317,7 @@ func TestBadQueries(t *testing.T) {
 
 // TestOrders reads in both directions and with little memory, in which the same must be found.
 func TestOrders(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	for _, newest := range []bool{false, true} {
 		for _, budget := range []int{1, 20_000, 1 << 20} {
 			for _, scope := range []archive.Scope{{}, {Since: clock(10, 30)}, {Until: clock(11, 59).Add(7)}, {Since: clock(11, 2), Until: clock(12, 1), Topics: []string{schema.TopicLogs}}} {
@@ -307,7 +337,7 @@ func TestOrders(t *testing.T) {
 
 // TestRecordsAreWhole compares what comes back with what was written.
 func TestRecordsAreWhole(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	for h, err := range New(m.store).Records(t.Context(), Query{}, nil) {
 		if err != nil {
 			t.Fatal(err)
@@ -344,7 +374,7 @@ func TestRecordsAreWhole(t *testing.T) {
 
 // TestBatches sends batches the way that they go through Kafka.
 func TestBatches(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	var ids []string
 	batches := 0
 	for b, err := range New(m.store).Batches(t.Context(), Query{}, nil) {
@@ -377,7 +407,7 @@ func TestBatches(t *testing.T) {
 }
 
 func TestPruning(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	f, err := ParseFilter("container.id: c8 and timed", day)
 	if err != nil {
 		t.Fatal(err)
@@ -390,7 +420,7 @@ func TestPruning(t *testing.T) {
 }
 
 func TestCount(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	levels := map[string]int{}
 	last := int64(0)
 	if err := New(m.store).Count(t.Context(), Query{}, nil, func(at int64, level string) {
@@ -462,7 +492,7 @@ func compactHour(t *testing.T, s store.Store, hour time.Time, n int) {
 // TestWhileCompacting has hours merged while they are being read: before a file is opened, and between two row groups of open files, whose
 // blocks are then gone.
 func TestWhileCompacting(t *testing.T) {
-	for _, at := range []int{0, 2, 5, 9, 14, 20, 27} {
+	for _, at := range []int{0, 2, 9, 20} {
 		m := build(t)
 		r := New(m.store)
 		r.workers, r.budget = 1, 50_000
@@ -542,7 +572,7 @@ func TestDamagedFile(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	m := build(t)
+	m := ready(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n, failed := 0, error(nil)

@@ -61,6 +61,9 @@ bench: ## benchmarks of the hot path; compare two outputs with `go tool benchsta
 bench-agent: build ## the agent against a real Kafka: a gigabyte beside kcat, idling, latency; docs/performance.md has the figures
 	@$(STACK) up kafka && eval "$$($(STACK) env)" && $(GO) run ./internal/bench
 
+bench-search: ## `weir search --archive` on a gigabyte of lines in a folder; docs/performance.md has the figures
+	@$(GO) run ./internal/bench -only search
+
 bench-indexer: build ## the indexer from a filled topic into a real Elasticsearch, beside a bare loop; search latency; docs/performance.md has the figures
 	@$(STACK) up kafka elasticsearch docker && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only indexer -elasticsearch-pid "$$(cut -d' ' -f1 "$${WEIR_STACK_DIR:-.stack}/run/elasticsearch.pid")"
 
@@ -95,4 +98,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: manifests e2e-k8s image bench-indexer bench-archiver help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate
+.PHONY: bench-search manifests e2e-k8s image bench-indexer bench-archiver help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate

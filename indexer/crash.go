@@ -21,6 +21,8 @@ func (p *partition) news(ctx context.Context, docs []doc) ([]doc, error) {
 		switch {
 		case err == nil:
 			from, try = from+maxAsked, 0
+		case code(err) == http.StatusForbidden && p.again:
+			return nil, fmt.Errorf("what is replayed may be there already, and these credentials may not look: give them the privileges read and maintenance on logs-weir.*: %w", err)
 		case code(err) == http.StatusForbidden:
 			p.unsure = false
 			p.x.log.Warn("the credentials may not search: after a crash and a rollover, records of the last commit interval may be there twice", "remedy", "give them the privileges read and maintenance on logs-weir.*", "err", err)
@@ -33,7 +35,7 @@ func (p *partition) news(ctx context.Context, docs []doc) ([]doc, error) {
 			try++
 		}
 	}
-	p.unsure = len(there) > 0
+	p.unsure = p.again || len(there) > 0
 	if len(there) == 0 {
 		return docs, nil
 	}

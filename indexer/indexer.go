@@ -128,6 +128,7 @@ type partition struct {
 	packed []byte // the request under way, compressed
 	closed bool
 	unsure bool // what is written may be there from before a crash
+	again  bool // or it is written again, any of it
 }
 
 // doc is one document of the buffer: its action line is buf[from:body], its source and a newline buf[body:to].

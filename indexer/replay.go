@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"sync"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"weir/ingest"
 	"weir/schema"
 )
@@ -103,4 +105,31 @@ func (p *partition) readAgain(ctx context.Context, k *ingest.Kafka, l *DeadLette
 		return fmt.Errorf("the letter of %s has only a part of the document, and the original cannot be read: %w", l.ID, err)
 	}
 	return nil
+}
+
+// Restore writes records again, of which any may be there: each is looked for before in all indices of its data stream. It returns nil when all
+// are durable, were there already, or were refused, which the sink's dead letters learn. The batches are of one topic.
+func (x *Indexer) Restore(ctx context.Context, topic string, batches []*schema.Batch) error {
+	sink, _, err := x.Open(ctx, ingest.TopicPartition{Topic: topic})
+	if err != nil {
+		return err
+	}
+	defer sink.Close()
+	sink.(*partition).again = true
+	for _, b := range batches {
+		if err := sink.Write(ctx, b); err != nil {
+			return err
+		}
+	}
+	return sink.Commit(ctx, ingest.Checkpoint{})
+}
+
+// Verdicts counts the documents since the start: created, already there, and refused.
+func (x *Indexer) Verdicts() (created, repeated, refused int64) {
+	count := func(result string) int64 {
+		var m dto.Metric
+		_ = x.m.documents.WithLabelValues(result).Write(&m) // a counter's never fails
+		return int64(m.GetCounter().GetValue())
+	}
+	return count("created"), count("repeated"), count("dead_letter")
 }

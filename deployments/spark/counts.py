@@ -1,6 +1,6 @@
 """Counts records of a weir archive by app, level and hour, and checks that none is there twice.
 
-    spark-submit counts.py ROOT [--topic weir.logs] [--prefix NAME] [--numbers]
+    spark-submit --py-files weir_archive.py counts.py ROOT [--topic weir.logs] [--prefix NAME] [--numbers]
 
 ROOT is the archive's root, such as hdfs://namenode:8020/weir. --prefix takes only containers whose name
 begins so. --numbers reads bodies of the form "n=<number> ..." and tells, for each container, how many
@@ -10,8 +10,9 @@ there are, how many differ, and the largest. The last line of output is "COUNTS 
 import argparse
 import json
 
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+
+import weir_archive
 
 
 def main():
@@ -22,9 +23,8 @@ def main():
     parser.add_argument("--numbers", action="store_true")
     args = parser.parse_args()
 
-    spark = SparkSession.builder.appName("weir-counts").getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
-    records = spark.read.parquet(f"{args.root}/{args.topic}")
+    spark = weir_archive.session("weir-counts")
+    records = weir_archive.read(spark, args.root, args.topic)
     if args.prefix:
         records = records.where(F.col("container_name").startswith(args.prefix))
     records = records.where(F.col("event_name").isNull() | (F.col("event_name") == ""))

@@ -24,6 +24,7 @@ import (
 type bench struct {
 	binary, broker, dir, kafkaData string
 	elastic, archiveRoot, spark    string
+	archiveDir, profile            string
 	elasticPid, records            int
 	mb                             int64
 	k                              *ingest.Kafka
@@ -50,9 +51,11 @@ func main() {
 	flag.StringVar(&b.elastic, "elasticsearch", os.Getenv("WEIR_ELASTICSEARCH_URL"), "a real Elasticsearch, for the indexer")
 	flag.IntVar(&b.elasticPid, "elasticsearch-pid", 0, "its process, for its CPU time")
 	flag.IntVar(&b.records, "records", 2_000_000, "records for the indexer, and for the archiver")
-	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer or archiver, which are not among the others")
+	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer, archiver or search, which are not among the others")
 	flag.StringVar(&b.archiveRoot, "archive-root", os.Getenv("WEIR_ARCHIVE_ROOT"), "a folder in a real HDFS, for the archiver")
 	flag.StringVar(&b.spark, "spark-submit", os.Getenv("WEIR_SPARK_SUBMIT"), "a real Spark, for the archiver")
+	flag.StringVar(&b.archiveDir, "archive", "", "the root of an archive to search, which is filled where it is not there; a folder of its own without it")
+	flag.StringVar(&b.profile, "cpuprofile", "", "a file for the profile of searching the archive")
 	flag.Parse()
 	if err := b.run(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -61,6 +64,9 @@ func main() {
 }
 
 func (b *bench) run(ctx context.Context, only string) (err error) {
+	if only == "search" {
+		return b.search(ctx)
+	}
 	if b.broker == "" {
 		return errors.New("no broker: run `make bench-agent`, or set WEIR_KAFKA_BROKERS")
 	}

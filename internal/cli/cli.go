@@ -37,7 +37,8 @@ type commands struct {
 	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`
 	Tail      tailCmd      `cmd:"" help:"Show live records from Kafka."`
 	Topics    topicsCmd    `cmd:"" help:"Create weir's topics."`
-	Search    searchCmd    `cmd:"" help:"Find records in Elasticsearch by KQL; follow them, count them, show what is around one."`
+	Search    searchCmd    `cmd:"" help:"Find records in Elasticsearch, or in the archive, by KQL; follow them, count them, show what is around one."`
+	Replay    replayCmd    `cmd:"" help:"Send records of the archive to Kafka or Elasticsearch again."`
 	Index     indexCmd     `cmd:"" help:"Install the index templates and the lifecycle policy in Elasticsearch."`
 	Letters   letterCmds   `cmd:"" name:"deadletter" help:"Show what Elasticsearch refused, and give it to it again."`
 	Kibana    kibanaCmds   `cmd:"" help:"Bring data views, searches and dashboards into Kibana."`

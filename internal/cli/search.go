@@ -35,12 +35,16 @@ type searchCmd struct {
 	Link      bool     `help:"Print the address of this search in Kibana and do nothing else." xor:"what"`
 	Fields    []string `help:"Show these fields alone."`
 	JSON      bool     `help:"One JSON object a line, every field."`
+	Archive   string   `help:"Search this archive instead of Elasticsearch: hdfs://namenode:8020/path or file:///path." placeholder:"ROOT"`
 }
 
 // followEvery is between two looks for new records; Elasticsearch makes them searchable once a second.
 const followEvery = time.Second
 
 func (s searchCmd) Run(ctx context.Context, g *globals) (err error) {
+	if s.Archive != "" {
+		return s.inArchive(ctx, g)
+	}
 	cfg, err := g.load()
 	if err != nil {
 		return err
@@ -68,7 +72,7 @@ func (s searchCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err := es.Check(ctx, q, s.Fields); err != nil {
 		return err
 	}
-	p := &printer{w: bufio.NewWriterSize(g.out, 64<<10), style: show.StyleFor(g.out, os.Getenv), fields: s.Fields, json: s.JSON}
+	p := s.printer(g)
 	switch {
 	case s.Histogram:
 		err = s.histogram(ctx, g, es, q, p)
@@ -92,6 +96,10 @@ func (s searchCmd) Run(ctx context.Context, g *globals) (err error) {
 		fmt.Fprintln(g.err, "in Kibana:", link)
 	}
 	return err
+}
+
+func (s *searchCmd) printer(g *globals) *printer {
+	return &printer{w: bufio.NewWriterSize(g.out, 64<<10), style: show.StyleFor(g.out, os.Getenv), fields: s.Fields, json: s.JSON}
 }
 
 // query reads the flags.
@@ -231,7 +239,7 @@ func (p *printer) hit(h *search.Hit) error {
 		} else if p.mark != "" {
 			l.Mark = "  "
 		}
-		p.line.WriteString(p.style.Line(l))
+		return p.record(l)
 	}
 	for i, f := range p.fields {
 		if i > 0 {
@@ -251,4 +259,12 @@ func (p *printer) hit(h *search.Hit) error {
 	p.line.WriteByte('\n')
 	_, err = p.w.Write(p.line.Bytes())
 	return err
+}
+
+// record writes a record for people.
+func (p *printer) record(l show.Line) error {
+	if _, err := p.w.WriteString(p.style.Line(l)); err != nil {
+		return err
+	}
+	return p.w.WriteByte('\n')
 }

@@ -61,6 +61,7 @@ type hourFile struct {
 	since       time.Time       // of its first row, by the clock here
 	min, max    int64           // event times, ns
 	first, last int64           // Kafka offsets
+	content     archive.Summer
 }
 
 // output counts and sums what goes into a file, to be compared with what comes out of the store.
@@ -176,6 +177,7 @@ func (f *hourFile) add(b *schema.Batch, records []schema.Record) {
 			f.min, f.max, f.first = at, at, b.KafkaOffset
 		}
 		f.min, f.max = min(f.min, at), max(f.max, at)
+		f.content.AddRecord(b, &records[i])
 	}
 	f.last = b.KafkaOffset
 	f.rows += int64(len(records))
@@ -241,7 +243,7 @@ func (p *partition) finish(f *hourFile) error {
 	p.nth++
 	p.finished = append(p.finished, archive.File{
 		Tmp: f.tmp, Path: archive.FinalPath(p.tp, f.hour, f.first, f.last, p.nth),
-		Rows: f.rows, Bytes: f.out.n, SHA256: hex.EncodeToString(f.out.sum.Sum(nil)),
+		Rows: f.rows, Bytes: f.out.n, SHA256: hex.EncodeToString(f.out.sum.Sum(nil)), Content: f.content.Sum,
 		MinTime: time.Unix(0, f.min).UTC(), MaxTime: time.Unix(0, f.max).UTC(),
 	})
 	return nil

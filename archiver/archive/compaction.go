@@ -24,8 +24,9 @@ type Compaction struct {
 	Hour     time.Time  `json:"hour"` // its beginning, UTC
 	N        int        `json:"n"`    // counts the records of the hour, from 1
 	Created  time.Time  `json:"created"`
-	Files    []File     `json:"files"`    // the merged ones; at Path, or still at Tmp
-	Replaces []Replaced `json:"replaces"` // the files that are read no more, and may be gone
+	Prev     string     `json:"prev_sha256"` // of the hour's record before with its signature, empty for the first
+	Files    []File     `json:"files"`       // the merged ones; at Path, or still at Tmp
+	Replaces []Replaced `json:"replaces"`    // the files that are read no more, and may be gone
 }
 
 // Replaced names a file whose rows are in a merged one.

@@ -81,6 +81,7 @@ type File struct {
 	Rows    int64     `json:"rows"`
 	Bytes   int64     `json:"bytes"`
 	SHA256  string    `json:"sha256"`
+	Content Content   `json:"content"`
 	MinTime time.Time `json:"min_time"`
 	MaxTime time.Time `json:"max_time"`
 }

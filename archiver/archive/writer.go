@@ -38,7 +38,12 @@ type Writer struct {
 //
 // Each row group begins with buffers of a page for every column, so pages are as large as the first group makes worth the while, up to 512 KiB.
 func NewWriter(w io.Writer, groupBytes int) *Writer {
-	return &Writer{file: parquet.NewGenericWriter[Row](w,
+	return &Writer{file: NewRowWriter(w, groupBytes)}
+}
+
+// NewRowWriter makes a writer of such a file that takes rows, for those that have them: it holds a row group in the buffers of its columns.
+func NewRowWriter(w io.Writer, groupBytes int) *parquet.GenericWriter[Row] {
+	return parquet.NewGenericWriter[Row](w,
 		parquet.Compression(&pages),
 		parquet.PageBufferSize(min(max(groupBytes/8, 8<<10), maxPage)),
 		parquet.DataPageStatistics(true),
@@ -47,7 +52,7 @@ func NewWriter(w io.Writer, groupBytes int) *Writer {
 		parquet.BloomFilters(parquet.SplitBlockFilter(10, "container_id"), parquet.SplitBlockFilter(10, "trace_id")),
 		parquet.KeyValueMetadata(SchemaKey, SchemaVersion),
 		parquet.CreatedBy("weir", "1", ""),
-	)}
+	)
 }
 
 // Close writes the footer.

@@ -3,6 +3,7 @@ package archiver
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"weir/archiver/store"
@@ -25,11 +26,13 @@ type Config struct {
 	HourClose time.Duration `yaml:"hour_close"`
 	// SignKeyFile has an Ed25519 private key (PEM, PKCS#8) that every manifest is signed with. Empty: they are not signed.
 	SignKeyFile string `yaml:"sign_key_file"`
+	// Compact is for weir archive compact.
+	Compact CompactConfig `yaml:"compact"`
 }
 
 // DefaultConfig returns the values of keys that the configuration does not set. Root has none.
 func DefaultConfig() Config {
-	return Config{Config: store.DefaultConfig(), RowGroupRows: 128 << 10, RowGroupBytes: 32 << 20, BufferBytes: 64 << 20, OpenHours: 24, HourClose: 2 * time.Minute}
+	return Config{Config: store.DefaultConfig(), RowGroupRows: 128 << 10, RowGroupBytes: 32 << 20, BufferBytes: 64 << 20, OpenHours: 24, HourClose: 2 * time.Minute, Compact: DefaultCompactConfig()}
 }
 
 // Validate joins all that is wrong, each as "key: what is wrong".
@@ -53,6 +56,11 @@ func (c Config) Validate() error {
 	}
 	if c.HourClose < 0 || c.HourClose > time.Hour {
 		errs = append(errs, fmt.Errorf("hour_close: %s is not within 0 and 1h", c.HourClose))
+	}
+	if err := c.Compact.Validate(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			errs = append(errs, fmt.Errorf("compact.%s", line))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/bits"
+	"slices"
 
 	"weir/schema"
 )
@@ -20,6 +22,14 @@ func (c *Content) Add(d Content) {
 	var carry uint64
 	for i := range c {
 		c[i], carry = bits.Add64(c[i], d[i], carry)
+	}
+}
+
+// Sub takes a part away.
+func (c *Content) Sub(d Content) {
+	var borrow uint64
+	for i := range c {
+		c[i], borrow = bits.Sub64(c[i], d[i], borrow)
 	}
 }
 
@@ -61,6 +71,25 @@ func (s *Summer) AddRecord(b *schema.Batch, r *schema.Record) {
 // Add adds a row.
 func (s *Summer) Add(r *Row) {
 	s.buf = append(append(s.buf[:0], r.ID...), 0)
+	s.add(r.KafkaPartition, r.KafkaOffset, r.TimestampNS, r.ObservedNS, r.Severity, r.EventName, r.Body)
+}
+
+// AddWhole adds a row with all of its columns, for those who copy rows.
+func (s *Summer) AddWhole(r *Row) {
+	b := s.buf[:0]
+	text := func(t string) { b = append(binary.AppendUvarint(b, uint64(len(t))), t...) }
+	for _, t := range [...]string{r.Source, r.Incarnation, r.Topic, r.App, r.Tenant, r.Site, r.Cell, r.ContainerID, r.ContainerName, r.Image, r.Host, r.Stream, r.Level, r.TraceID, r.SpanID, r.ID} {
+		text(t)
+	}
+	for _, m := range [...]map[string]string{r.Labels, r.Attributes} {
+		b = binary.AppendUvarint(b, uint64(len(m)))
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			text(k)
+			text(m[k])
+		}
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.Timestamp))
+	s.buf = binary.LittleEndian.AppendUint64(b, uint64(r.Offset))
 	s.add(r.KafkaPartition, r.KafkaOffset, r.TimestampNS, r.ObservedNS, r.Severity, r.EventName, r.Body)
 }
 

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 )
 
@@ -50,6 +51,31 @@ func TestContent(t *testing.T) {
 		rows = someRows()
 		if change(); contentOf(rows) == want {
 			t.Errorf("%s: the content is the same", name)
+		}
+	}
+}
+
+// TestWholeContent wants any change of any column to show.
+func TestWholeContent(t *testing.T) {
+	whole := func(r Row) Content {
+		var s Summer
+		s.AddWhole(&r)
+		return s.Sum
+	}
+	row := someRows()[1]
+	want := whole(row)
+	for i := range reflect.TypeFor[Row]().NumField() {
+		changed := row
+		switch f := reflect.ValueOf(&changed).Elem().Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString(f.String() + "x")
+		case reflect.Int32, reflect.Int64:
+			f.SetInt(f.Int() + 1)
+		case reflect.Map:
+			f.Set(reflect.ValueOf(map[string]string{"a": "2", "b": "1"}))
+		}
+		if whole(changed) == want {
+			t.Errorf("column %s may be changed", reflect.TypeFor[Row]().Field(i).Name)
 		}
 	}
 }

@@ -126,6 +126,7 @@ func (c *Compactor) Plan(ctx context.Context, scope archive.Scope) ([]Hour, erro
 	if scope.Until.IsZero() || scope.Until.After(closed) {
 		scope.Until = closed
 	}
+	scope.Since, scope.Until = scope.Since.Truncate(time.Hour), scope.Until.Truncate(time.Hour) // whole hours alone
 	places, err := archive.Snapshot(ctx, c.store, scope)
 	if err != nil {
 		return nil, err

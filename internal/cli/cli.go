@@ -32,6 +32,7 @@ type commands struct {
 	Agent     agentCmds    `cmd:"" help:"Read this node's containers and engine events into Kafka; or say how it goes."`
 	Indexer   indexerCmd   `cmd:"" help:"Make records searchable in Elasticsearch."`
 	Archiver  archiverCmd  `cmd:"" help:"Archive records as Parquet in HDFS or a folder."`
+	Archive   archiveCmds  `cmd:"" help:"Look after the archive."`
 	Processor processorCmd `cmd:"" help:"Turn records into signals."`
 	Control   controlCmd   `cmd:"" help:"Act on events and signals (it only says what it would do)."`
 	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`

@@ -67,7 +67,7 @@ func (a archiveCompactCmd) Run(ctx context.Context, g *globals) error {
 			tell(g, r)
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return errors.New("stopped; the next run goes on, and readers see every record once meanwhile")
 		}
 		failed = append(failed, err) // the other hours go on
 	}

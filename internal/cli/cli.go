@@ -33,6 +33,7 @@ type commands struct {
 	Indexer   indexerCmd   `cmd:"" help:"Make records searchable in Elasticsearch."`
 	Archiver  archiverCmd  `cmd:"" help:"Archive records as Parquet in HDFS or a folder."`
 	Archive   archiveCmds  `cmd:"" help:"Look after the archive."`
+	Audit     auditCmd     `cmd:"" help:"Tell whether the archive is what was written, against its manifests, Kafka and Elasticsearch. Exit status: 0 all explained, 1 not, 2 could not be done."`
 	Processor processorCmd `cmd:"" help:"Turn records into signals."`
 	Control   controlCmd   `cmd:"" help:"Act on events and signals (it only says what it would do)."`
 	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`
@@ -48,7 +49,7 @@ type commands struct {
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }
 
-// Main runs one command and returns the exit status: 0, 1 for a failure, 2 for a wrong call.
+// Main runs one command and returns the exit status: 0, 1 for a failure, 2 for a wrong call; an audit has its own.
 func Main(args []string, stdout, stderr io.Writer) int {
 	var c commands
 	c.out, c.err = stdout, stderr
@@ -72,6 +73,10 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	k.BindTo(ctx, (*context.Context)(nil))
 	if err := k.Run(&c.globals); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(stderr, "weir:", err)
+		var exit *exitError
+		if errors.As(err, &exit) {
+			return exit.status
+		}
 		return 1
 	}
 	return 0

@@ -25,16 +25,16 @@ func DigestReader(r io.ReaderAt, size int64) (string, error) {
 
 // EachRow gives fn all rows of a Parquet file, some at a time. fn may keep strings and maps, not the slice. T is Row, or a struct with some of its columns.
 func EachRow[T any](r io.ReaderAt, size int64, fn func([]T) error) (err error) {
-	f, err := parquet.OpenFile(r, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(128<<10))
-	if err != nil {
-		return err
-	}
 	// The library panics on some files that are damaged within; the hash should have told.
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("not the Parquet file of an archive: %v", p)
 		}
 	}()
+	f, err := parquet.OpenFile(r, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(128<<10))
+	if err != nil {
+		return err
+	}
 	rows := parquet.NewGenericReader[T](f)
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	some := make([]T, 256)

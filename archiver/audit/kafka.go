@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,6 +72,10 @@ func (a *auditor) askKafka(ctx context.Context) error {
 	var pending int64
 	for _, tp := range slices.SortedFunc(maps.Keys(a.chains), func(x, y ingest.TopicPartition) int { return strings.Compare(x.String(), y.String()) }) {
 		c := a.chains[tp]
+		var err error
+		if _, c.next, err = a.o.Kafka.Bounds(ctx, tp); err != nil { // the archiver has gone on since
+			return fmt.Errorf("kafka: %w", err)
+		}
 		a.progress("Kafka: %s, offsets %d to %d", tp, c.start, c.reached()-1)
 		if err := a.checkEnd(c); err != nil {
 			return err
@@ -84,6 +89,9 @@ func (a *auditor) askKafka(ctx context.Context) error {
 			return err
 		}
 		pending += n
+		if first, _, err := a.o.Kafka.Bounds(ctx, tp); err != nil || first > c.start {
+			return errors.Join(err, fmt.Errorf("kafka: retention deleted offsets of %s while they were read; run it again", tp))
+		}
 		if beyond > 0 {
 			a.find(Finding{Kind: "chain_cut", Where: fmt.Sprintf("%s offset %d", tp, c.end()), Records: beyond, What: fmt.Sprintf("the group %s has committed offset %d, the manifests end at %d, and Kafka has %d records between that the archive does not have: manifests were removed from the end", a.o.Group, c.committed, c.end(), beyond),
 				Do: "restore the manifests from a copy, or set the group's offset back and let the archiver go on from there"})
@@ -223,7 +231,7 @@ func (a *auditor) drill(ctx context.Context, different map[string]*source) error
 			rows[r.ID] = true
 		}
 		delete(missing, r.ID)
-		if _, ok := known[r.ID]; !ok && len(known) < mostIDs && r.KafkaOffset >= a.chains[s.tp].start && a.inRange(r.time()) && strings.HasPrefix(r.ContainerID, a.o.Container) {
+		if _, ok := known[r.ID]; !ok && len(known) < mostIDs && a.chains[s.tp] != nil && r.KafkaOffset >= a.chains[s.tp].start && a.inRange(r.time()) && strings.HasPrefix(r.ContainerID, a.o.Container) {
 			extra[r.ID] = place{s, r.KafkaOffset}
 		}
 	})

@@ -22,7 +22,7 @@ import (
 
 type auditCmd struct {
 	Since         string   `help:"From when, by the records' time: how long ago (90m, 2d), or a time; all for everything there is." default:"24h"`
-	Until         string   `help:"Until when. What is newer may not be archived yet." default:"10m" placeholder:"TIME"`
+	Until         string   `help:"Until when. What is newer may not be archived yet." default:"20m" placeholder:"TIME"`
 	Container     string   `help:"Only the records of the container with this id, or with ids that begin so." placeholder:"ID"`
 	Topic         []string `help:"Only these topics."`
 	Root          string   `help:"The archive, instead of archiver.root." placeholder:"URL"`

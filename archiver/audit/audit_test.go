@@ -59,6 +59,7 @@ func TestClean(t *testing.T) {
 			return w
 		}, nil, Verdict{Name: "total", Written: 30, Archived: 30, Indexed: 30}},
 		{"Kafka has the end alone", func(t *testing.T) *world { w := usual(t); w.kafka.first = 3; return w }, nil, Verdict{Name: "total", Written: 400, Archived: 400, Indexed: 400}},
+		{"Kafka has the topic no more", func(t *testing.T) *world { w := usual(t); w.kafka.gone = true; return w }, nil, Verdict{Name: "total", Written: 400, Archived: 400, Indexed: 400}},
 		{"not archived yet", func(t *testing.T) *world {
 			w := usual(t)
 			b := w.batch(1, 90, 10)

@@ -22,7 +22,8 @@ type chain struct {
 	tp  ingest.TopicPartition
 	all []*manifest
 
-	// Of Kafka, where it is asked.
+	// Of Kafka:
+	asked              bool  // it has the partition; else nothing of what follows is set
 	first, next        int64 // what it has
 	committed, indexed int64 // by the archiver and the indexer; -1: nothing
 	start              int64 // from where on it is compared

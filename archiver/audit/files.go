@@ -289,14 +289,12 @@ func (a *auditor) row(f *file, r *slim) {
 		return
 	}
 	src.archived++
-	if c != nil && a.o.Kafka != nil {
-		if r.KafkaOffset >= c.start {
-			src.recent.add(id)
-		} else {
-			src.before++
-		}
+	if c != nil && c.asked && r.KafkaOffset >= c.start {
+		src.recent.add(id)
+	} else {
+		src.before++
 	}
-	if a.o.Index != nil && (c == nil || a.o.Kafka == nil || r.KafkaOffset < c.indexed) {
+	if a.o.Index != nil && (c == nil || !c.asked || r.KafkaOffset < c.indexed) {
 		src.hour(at).archived++
 	}
 }

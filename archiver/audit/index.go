@@ -78,6 +78,9 @@ func (a *auditor) drillIndex(ctx context.Context, different map[*source]map[int6
 	}
 	if a.o.Kafka != nil {
 		for _, c := range a.chains {
+			if !c.asked {
+				continue
+			}
 			if _, err := a.pending(ctx, c, func(id string) {
 				if len(pending) < mostIDs {
 					pending[id] = true
@@ -122,7 +125,7 @@ func (a *auditor) drillIndex(ctx context.Context, different map[*source]map[int6
 				return fmt.Errorf("elasticsearch: %w", err)
 			}
 		}
-		if c := a.chains[src.tp]; c != nil && a.o.Kafka != nil {
+		if c := a.chains[src.tp]; c != nil && c.asked {
 			maps.DeleteFunc(missing, func(_ string, offset int64) bool { return offset >= c.indexed }) // the indexer has not come to them yet
 		}
 		if len(missing) > 0 && a.o.Kafka != nil && !asked {

@@ -27,11 +27,9 @@ func (a *auditor) askOffsets(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("kafka: topic %s: %w", topic, err)
 		}
-		if n == 0 {
-			a.note("Kafka has no topic %s any more: what the archive has of it is compared with nothing", topic)
-		}
 		for p := range n {
 			c := a.chain(ingest.TopicPartition{Topic: topic, Partition: p})
+			c.asked = true
 			if err := a.askPartition(ctx, c); err != nil {
 				return fmt.Errorf("kafka: %w", err)
 			}
@@ -72,6 +70,10 @@ func (a *auditor) askKafka(ctx context.Context) error {
 	var pending int64
 	for _, tp := range slices.SortedFunc(maps.Keys(a.chains), func(x, y ingest.TopicPartition) int { return strings.Compare(x.String(), y.String()) }) {
 		c := a.chains[tp]
+		if !c.asked {
+			a.note("Kafka has no partition %s: what the archive has of it is compared with nothing", tp)
+			continue
+		}
 		var err error
 		if _, c.next, err = a.o.Kafka.Bounds(ctx, tp); err != nil { // the archiver has gone on since
 			return fmt.Errorf("kafka: %w", err)
@@ -201,7 +203,7 @@ func (a *auditor) drill(ctx context.Context, different map[string]*source) error
 	missing := map[string]place{}
 	partitions := map[*chain]bool{}
 	for _, s := range different {
-		if c := a.chains[s.tp]; c != nil {
+		if c := a.chains[s.tp]; c != nil && c.asked {
 			partitions[c] = true
 		}
 	}
@@ -231,7 +233,7 @@ func (a *auditor) drill(ctx context.Context, different map[string]*source) error
 			rows[r.ID] = true
 		}
 		delete(missing, r.ID)
-		if _, ok := known[r.ID]; !ok && len(known) < mostIDs && a.chains[s.tp] != nil && r.KafkaOffset >= a.chains[s.tp].start && a.inRange(r.time()) && strings.HasPrefix(r.ContainerID, a.o.Container) {
+		if _, ok := known[r.ID]; !ok && len(known) < mostIDs && a.chains[s.tp] != nil && a.chains[s.tp].asked && r.KafkaOffset >= a.chains[s.tp].start && a.inRange(r.time()) && strings.HasPrefix(r.ContainerID, a.o.Container) {
 			extra[r.ID] = place{s, r.KafkaOffset}
 		}
 	})

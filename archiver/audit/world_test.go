@@ -238,16 +238,20 @@ type fakeKafka struct {
 	dropped   map[int64]bool // offsets that the topic does not have
 	committed map[string]int64
 	fails     error
+	gone      bool // the topic was deleted
 }
 
 func (k *fakeKafka) Partitions(_ context.Context, topic string) (int, error) {
-	if topic == logs.Topic {
+	if topic == logs.Topic && !k.gone {
 		return 1, k.fails
 	}
 	return 0, k.fails
 }
 
 func (k *fakeKafka) Bounds(context.Context, ingest.TopicPartition) (first, next int64, err error) {
+	if k.gone {
+		return 0, 0, errors.New("unknown topic")
+	}
 	return k.first, int64(len(k.batches)), nil
 }
 

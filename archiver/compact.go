@@ -58,7 +58,7 @@ const mergeTargets = 4
 //
 // The steps for one merge, each of which may be the last before a crash:
 //
-//  1. merge: rows are sorted by container and time and written to the compactor's own folder.
+//  1. merge: rows are sorted (sort.go says how) and written to the compactor's own folder.
 //  2. verify: each merged file is read back; its rows together must be those of the files that it replaces.
 //  3. record: the compaction record is written to the own commit folder.
 //  4. hour: the folders of the hour's records are made.

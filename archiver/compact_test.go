@@ -1,14 +1,18 @@
 package archiver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parquet-go/parquet-go"
 
 	"weir/archiver/archive"
 	"weir/ingest"
@@ -156,7 +160,7 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// TestCompactOrder wants the rows by container and time, and files of the size that was asked for; those are left by the next run.
+// TestCompactOrder wants the rows by slices of time, container and time, and files of the size that was asked for.
 func TestCompactOrder(t *testing.T) {
 	root := "file://" + t.TempDir()
 	a := testArchiver(t, root)
@@ -169,7 +173,7 @@ func TestCompactOrder(t *testing.T) {
 		container := fmt.Sprintf("%064d", 9-o%4)
 		b.Source, b.Resource = "docker/n/"+container, append(b.Resource, schema.String(schema.AttrContainerID, container))
 		for i := range b.Records {
-			b.Records[i].Time = 1764054000e9 + (8-o)*1000 + int64(i)
+			b.Records[i].Time = 1764054000e9 + int64(i/100)*int64(slice) + (8-o)*1000 + int64(i)
 			b.Records[i].Body = archive.Digest([]byte(fmt.Sprint(o, i)))
 		}
 		if err := errors.Join(s.Write(t.Context(), b), s.Commit(t.Context(), ingest.Checkpoint{NextOffset: o + 1})); err != nil {
@@ -195,7 +199,7 @@ func TestCompactOrder(t *testing.T) {
 			}
 			_, _, err := c.read(t.Context(), &p, func(rows []archive.Row) error {
 				for j := range rows {
-					if byContainer(&last, &rows[j]) > 0 {
+					if inOrder(&last, &rows[j]) > 0 {
 						t.Fatalf("%s stands behind %s", rows[j].ID, last.ID)
 					}
 					last = rows[j]
@@ -208,6 +212,39 @@ func TestCompactOrder(t *testing.T) {
 		}
 	}
 	readers(t, c, 2400)
+}
+
+// TestCompactGroups wants row groups to end with their slice of time.
+func TestCompactGroups(t *testing.T) {
+	root := "file://" + t.TempDir()
+	fill(t, root, 0, 2, func(o int64) *schema.Batch {
+		b := batch(o)
+		for i := range b.Records {
+			b.Records[i].Time = 1764054000e9 + int64(i/100)*int64(slice)
+		}
+		return b
+	})
+	c := testCompactor(t, root)
+	c.cfg.RowGroupRows = 1600
+	records, err := compactAll(t, c)
+	if err != nil || len(records) != 1 {
+		t.Fatal(records, err)
+	}
+	data, err := c.store.ReadFile(records[0].Files[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []int64
+	for _, g := range f.RowGroups() {
+		rows = append(rows, g.NumRows())
+	}
+	if !slices.Equal(rows, []int64{200, 200, 200}) {
+		t.Errorf("row groups of %v rows", rows)
+	}
 }
 
 // TestCompactKilled stops a compaction before each of its steps, as a crash would. At every step, after the crash and after

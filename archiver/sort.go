@@ -23,12 +23,18 @@ import (
 	"weir/archiver/archive"
 )
 
-// byContainer orders rows by container and time. Whoever looks for a container then reads its pages alone, wherever in the
-// hour: the hour itself is the folder's. Rows without a container, of plain files and of engines, stand by their source.
-func byContainer(a, b *archive.Row) int {
-	return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.Source, b.Source), cmp.Compare(a.EventTime(), b.EventTime()),
+// slice is the span within which rows are ordered by container.
+const slice = 10 * time.Minute
+
+// inOrder orders rows by slices of time, within one by container, and then by time. Row groups are of one slice where there are enough rows, and
+// of few containers: so a reader passes over what is not of its time or not of its container, and one that wants all in the order of time holds a
+// slice at most. Rows without a container, of plain files and of engines, stand by their source.
+func inOrder(a, b *archive.Row) int {
+	return cmp.Or(cmp.Compare(sliceOf(a), sliceOf(b)), cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.Source, b.Source), cmp.Compare(a.EventTime(), b.EventTime()),
 		cmp.Compare(a.KafkaOffset, b.KafkaOffset), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.ID, b.ID))
 }
+
+func sliceOf(r *archive.Row) int64 { return r.EventTime() / int64(slice) }
 
 // sorter sorts more rows than fit into memory: runs of a budget's size wait in files.
 type sorter struct {
@@ -52,7 +58,7 @@ func (s *sorter) add(rows []archive.Row) error {
 }
 
 func (s *sorter) sort() {
-	slices.SortFunc(s.rows, func(a, b archive.Row) int { return byContainer(&a, &b) })
+	slices.SortFunc(s.rows, func(a, b archive.Row) int { return inOrder(&a, &b) })
 }
 
 // spill writes what is in memory as a sorted run.
@@ -97,7 +103,7 @@ type run struct {
 type runs []*run
 
 func (r runs) Len() int           { return len(r) }
-func (r runs) Less(i, j int) bool { return byContainer(&r[i].row, &r[j].row) < 0 }
+func (r runs) Less(i, j int) bool { return inOrder(&r[i].row, &r[j].row) < 0 }
 func (r runs) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
 func (r *runs) Push(x any)        { *r = append(*r, x.(*run)) }
 func (r *runs) Pop() any {
@@ -173,11 +179,19 @@ type merged struct {
 	rows    []archive.Row // to be written together
 	min     int64
 	max     int64
+	slice   int64 // of the last row
 	group   int   // rows in the row group
 	pending int64 // bytes in it
 }
 
 func (m *merged) add(row *archive.Row) error {
+	// A slice begins a row group where the one before it would not be too small.
+	if at := sliceOf(row); m.out != nil && at != m.slice && m.group >= m.c.cfg.RowGroupRows/8 {
+		if err := m.flush(true); err != nil {
+			return err
+		}
+	}
+	m.slice = sliceOf(row)
 	if m.out == nil {
 		if err := m.open(row.EventTime()); err != nil {
 			return err

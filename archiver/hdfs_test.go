@@ -134,3 +134,6 @@ func TestSparkReadsEveryColumn(t *testing.T) {
 		}
 	}
 }
+
+// TestHDFSCompactKilled stops compactions in the real HDFS before each of their steps.
+func TestHDFSCompactKilled(t *testing.T) { compactKilled(t, realRoot, 1) }

@@ -91,6 +91,21 @@ func TestClean(t *testing.T) {
 			w.kafka.committed["archiver"], w.kafka.first = 5, 3
 			return w
 		}, nil, Verdict{Name: "total", Written: 500, Archived: 400, Indexed: 400}},
+		{"a document that Elasticsearch refused", func(t *testing.T) *world {
+			w := usual(t)
+			id := slices.Min(slices.Collect(maps.Keys(w.index.docs)))
+			delete(w.index.docs, id)
+			w.kafka.letters = []schema.Record{{EventName: schema.EventDeadLetter, Attrs: []schema.Attr{schema.String("weir.deadletter.id", id), schema.String("error.message", "mapper_parsing_exception")}}}
+			return w
+		}, nil, Verdict{Name: "total", Written: 400, Archived: 400, Indexed: 399, Refused: 1}},
+		{"a gap that Kafka's retention explains", func(t *testing.T) *world {
+			w := usual(t)
+			w.skip(1)
+			told := &schema.Batch{Source: "weir/ingest/archiver/weir.logs/0", Begin: schema.Position{Offset: 4}, End: schema.Position{Offset: 5}, Records: []schema.Record{{Offset: 4, Observed: begin.Add(92 * time.Minute).UnixNano(), EventName: schema.EventLoss,
+				Attrs: []schema.Attr{schema.String(schema.AttrLossReason, "kafka_retention"), schema.Int("weir.kafka.from", 4), schema.Int("weir.kafka.to", 5)}}}}
+			w.put(told, w.batch(1, 91, 10))
+			return w
+		}, nil, Verdict{Name: "total", Written: 411, Archived: 411, Indexed: 411, LostUnknown: 1}},
 		{"a gap that a loss record explains", func(t *testing.T) *world {
 			w := usual(t)
 			from, to := w.skip(1)

@@ -239,10 +239,11 @@ type fakeKafka struct {
 	committed map[string]int64
 	fails     error
 	gone      bool // the topic was deleted
+	letters   []schema.Record
 }
 
 func (k *fakeKafka) Partitions(_ context.Context, topic string) (int, error) {
-	if topic == logs.Topic && !k.gone {
+	if topic == logs.Topic && !k.gone || topic == schema.TopicDeadLetter && len(k.letters) > 0 {
 		return 1, k.fails
 	}
 	return 0, k.fails
@@ -266,7 +267,10 @@ func (k *fakeKafka) Committed(_ context.Context, group string, _ ingest.TopicPar
 	return -1, nil
 }
 
-func (k *fakeKafka) Range(_ context.Context, _ ingest.TopicPartition, from, to int64, fn func(*schema.Batch) error, _ func(error)) error {
+func (k *fakeKafka) Range(_ context.Context, tp ingest.TopicPartition, from, to int64, fn func(*schema.Batch) error, _ func(error)) error {
+	if tp.Topic == schema.TopicDeadLetter {
+		return fn(&schema.Batch{Records: k.letters})
+	}
 	for i := max(from, k.first); i < min(to, int64(len(k.batches))); i++ {
 		if k.dropped[i] {
 			continue

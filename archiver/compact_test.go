@@ -15,6 +15,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"weir/archiver/archive"
+	"weir/archiver/read"
 	"weir/ingest"
 	"weir/schema"
 )
@@ -340,6 +341,35 @@ func TestTwoCompactions(t *testing.T) {
 			readers(t, c, 30)
 			listing(t, c, 30, 1)
 		})
+	}
+}
+
+// TestReadWhileCompacting compacts the archive in the midst of a search, which then finds the rest in the merged files.
+func TestReadWhileCompacting(t *testing.T) {
+	for _, at := range []int{0, 1, 25, 49} {
+		root := "file://" + t.TempDir()
+		fill(t, root, 0, 5, few)
+		c := testCompactor(t, root)
+		ids := map[string]int{}
+		for h, err := range read.New(c.store).Records(t.Context(), read.Query{Newest: at == 25}, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(ids) == at {
+				if _, err := compactAll(t, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ids[h.ID()]++
+		}
+		if len(ids) != 50 {
+			t.Errorf("compacted after %d records: %d were found", at, len(ids))
+		}
+		for id, n := range ids {
+			if n != 1 {
+				t.Errorf("compacted after %d records: %s was found %d times", at, id, n)
+			}
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 	"time"
 
@@ -207,6 +208,9 @@ func (p *partition) place(f *archive.File) error {
 	e, err := p.a.store.Stat(f.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if merged, err := p.merged(f); err != nil || merged {
+			return err
+		}
 		return fmt.Errorf("its file is neither at %s nor at %s; restore it (%d rows, sha256 %s), or, if it was deleted on "+
 			"purpose, create the empty file <manifest without .json>.done", f.Tmp, f.Path, f.Rows, f.SHA256)
 	case err != nil:
@@ -215,6 +219,18 @@ func (p *partition) place(f *archive.File) error {
 		return fmt.Errorf("%s has %d bytes, not the %d that were written; move it away", f.Path, e.Size, f.Bytes)
 	}
 	return p.same(f)
+}
+
+// merged tells whether a compaction has put another file in the place of one: it may come between the renaming and the marker.
+func (p *partition) merged(f *archive.File) (bool, error) {
+	hour := f.MinTime.Truncate(time.Hour)
+	records, err := archive.Compactions(context.Background(), p.a.store, p.tp.Topic, archive.Scope{Since: hour, Until: hour.Add(time.Hour)})
+	for _, c := range records {
+		if slices.ContainsFunc(c.Replaces, func(r archive.Replaced) bool { return r.Path == f.Path && r.SHA256 == f.SHA256 }) {
+			return true, nil
+		}
+	}
+	return false, err
 }
 
 // same tells a file that is in its place from another one that has its name, say of an archive whose _weir folder was lost.

@@ -143,8 +143,12 @@ func (c *Compactor) Plan(ctx context.Context, scope archive.Scope) ([]Hour, erro
 	var hours []Hour
 	for k, places := range byHour {
 		h := Hour{Topic: k.topic, Start: k.hour, places: places}
-		h.Merges = c.merges(k.topic, k.hour, places)
-		if h.Unfinished, err = c.unfinished(ctx, k.topic, k.hour); err != nil {
+		there, err := c.listed(k.topic, k.hour)
+		if err != nil {
+			return nil, err
+		}
+		h.Merges = c.merges(k.topic, k.hour, places, there)
+		if h.Unfinished, err = c.unfinished(ctx, k.topic, k.hour, there); err != nil {
 			return nil, err
 		}
 		if len(h.Merges) > 0 || h.Unfinished {
@@ -155,11 +159,12 @@ func (c *Compactor) Plan(ctx context.Context, scope archive.Scope) ([]Hour, erro
 	return hours, nil
 }
 
-// merges divides an hour's small files. One that would be alone stays as it is.
-func (c *Compactor) merges(topic string, hour time.Time, places []archive.Place) []Merge {
+// merges divides an hour's small files. One that would be alone stays as it is, and so does one that is not in its place yet: the archiver
+// would put it there after its rows were merged.
+func (c *Compactor) merges(topic string, hour time.Time, places []archive.Place, there map[string]int64) []Merge {
 	var all []Merge
 	for _, p := range places {
-		if p.Bytes >= c.cfg.Compact.TargetBytes/2 {
+		if _, ok := there[p.Path]; !ok || p.Bytes >= c.cfg.Compact.TargetBytes/2 {
 			continue
 		}
 		if n := len(all); n == 0 || all[n-1].Bytes+p.Bytes > mergeTargets*c.cfg.Compact.TargetBytes {
@@ -176,16 +181,12 @@ func (c *Compactor) records(ctx context.Context, topic string, hour time.Time) (
 }
 
 // unfinished tells whether files of the hour's last record are not where they belong. Earlier ones were finished before it was made.
-func (c *Compactor) unfinished(ctx context.Context, topic string, hour time.Time) (bool, error) {
+func (c *Compactor) unfinished(ctx context.Context, topic string, hour time.Time, there map[string]int64) (bool, error) {
 	records, err := c.records(ctx, topic, hour)
 	if err != nil || len(records) == 0 {
 		return false, err
 	}
 	last := records[len(records)-1]
-	there, err := c.listed(topic, hour)
-	if err != nil {
-		return false, err
-	}
 	for _, f := range last.Files {
 		if _, ok := there[f.Path]; !ok {
 			// Where it is not waiting either, a retention job has deleted it.
@@ -255,7 +256,11 @@ func (c *Compactor) run(ctx context.Context, h *Hour) (made []*archive.Compactio
 			return nil, err
 		}
 	}
-	for _, m := range c.merges(h.Topic, h.Start, current(h.places, records)) {
+	there, err := c.listed(h.Topic, h.Start)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.merges(h.Topic, h.Start, current(h.places, records), there) {
 		r, err := c.merge(ctx, own, &m, records)
 		if err != nil {
 			return made, err

@@ -251,7 +251,7 @@ func TestCompactGroups(t *testing.T) {
 // TestCompactKilled stops a compaction before each of its steps, as a crash would. At every step, after the crash and after
 // the run that follows, a reader sees each record once.
 func TestCompactKilled(t *testing.T) {
-	compactKilled(t, func(t *testing.T) string { return "file://" + t.TempDir() }, 100)
+	compactKilled(t, func(t *testing.T) string { return "file://" + t.TempDir() }, 2)
 }
 
 // compactKilled kills at the first most times that each step is done.
@@ -403,6 +403,40 @@ func TestCompactLeaves(t *testing.T) {
 			t.Errorf("%d files of %d", len(left), len(files))
 		}
 	})
+	// The archiver is killed in the last steps of a commit, and started after a compaction.
+	for step, want := range map[string]int{"settle": 2, "done": 3} {
+		t.Run("files of a commit killed at "+step, func(t *testing.T) {
+			root := "file://" + t.TempDir()
+			fill(t, root, 0, 2, few)
+			a := testArchiver(t, root)
+			defer a.Close()
+			a.hook = func(s string) error {
+				if s == step {
+					return errors.New("killed")
+				}
+				return nil
+			}
+			s, _, err := a.Open(t.Context(), tp)
+			if err == nil {
+				err = s.Write(t.Context(), few(2))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Commit(t.Context(), ingest.Checkpoint{NextOffset: 3}); err == nil {
+				t.Fatal("the commit went through")
+			}
+			c := testCompactor(t, root)
+			records, err := compactAll(t, c)
+			if err != nil || len(records) != 1 || len(records[0].Replaces) != want {
+				t.Errorf("merged %+v, %v", records, err)
+			}
+			readers(t, c, 30)
+			fill(t, root, 3, 4, few)
+			readers(t, c, 40)
+			listing(t, c, 40, 1)
+		})
+	}
 	t.Run("large files", func(t *testing.T) {
 		root := "file://" + t.TempDir()
 		fill(t, root, 0, 3, batch)

@@ -75,6 +75,18 @@ func ParseCompaction(data []byte, name string) (*Compaction, error) {
 			return nil, fmt.Errorf("%q or %q is not a path within the archive", f.Path, f.Tmp)
 		}
 	}
+	paths := make([]string, 0, len(c.Files)+len(c.Replaces))
+	for _, f := range c.Files {
+		paths = append(paths, f.Path)
+	}
+	for _, r := range c.Replaces {
+		paths = append(paths, r.Path)
+	}
+	for _, p := range paths {
+		if path.Dir(p) != HourDir("", c.Topic, c.Hour) {
+			return nil, fmt.Errorf("%q is not a file of its hour", p)
+		}
+	}
 	return c, nil
 }
 

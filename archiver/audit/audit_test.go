@@ -91,6 +91,13 @@ func TestClean(t *testing.T) {
 			w.kafka.committed["archiver"], w.kafka.first = 5, 3
 			return w
 		}, nil, Verdict{Name: "total", Written: 500, Archived: 400, Indexed: 400}},
+		{"an archive that began in the midst of a log", func(t *testing.T) *world {
+			w := newWorld(t)
+			inc := schema.Incarnation{Start: begin.Add(-time.Hour).UnixNano(), Print: 1}
+			w.ends[logOf(1)] = schema.Position{Incarnation: inc, Offset: 300}
+			w.put(w.batch(1, 0, 10), gapEvent(1, inc, 300))
+			return w
+		}, nil, Verdict{Name: "total", Written: 11, Archived: 11, Indexed: 11}},
 		{"a document that Elasticsearch refused", func(t *testing.T) *world {
 			w := usual(t)
 			id := slices.Min(slices.Collect(maps.Keys(w.index.docs)))
@@ -350,11 +357,9 @@ func TestTampering(t *testing.T) {
 			return filepath.Base(w.files(manifests)[5])
 		}, "hole", true, 1},
 		{"a gap at a file's beginning that the consumer noticed", usual, func(w *world) string {
-			inc := schema.Incarnation{Start: begin.UnixNano() + 1, Print: 1}
-			from, to := schema.Position{Incarnation: inc}, schema.Position{Incarnation: inc, Offset: 300}
-			w.ends[logOf(1)] = to
-			w.put(w.batch(1, 91, 10), &schema.Batch{Source: "weir/ingest/archiver/weir.logs/0", Begin: schema.Position{Offset: 4}, End: schema.Position{Offset: 5}, Records: []schema.Record{{Offset: 4, Observed: begin.Add(92 * time.Minute).UnixNano(), EventName: schema.EventGapOpened,
-				Attrs: []schema.Attr{schema.String("weir.gap.source", logOf(1)), schema.String("weir.gap.from", from.String()), schema.String("weir.gap.to", to.String())}}}})
+			inc := schema.Incarnation{Start: time.Now().UnixNano(), Print: 1}
+			w.ends[logOf(1)] = schema.Position{Incarnation: inc, Offset: 300}
+			w.put(w.batch(1, 91, 10), gapEvent(4, inc, 300))
 			return filepath.Base(w.files(manifests)[4])
 		}, "hole", true, 1},
 	} {

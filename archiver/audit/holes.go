@@ -128,7 +128,12 @@ func (a *auditor) checkHoles(ctx context.Context) error {
 			return err
 		}
 	}
+	older := 0
 	for _, h := range holes {
+		if a.older(&h) {
+			older++
+			continue
+		}
 		h.src.holes++
 		where := h.src.tp.String()
 		if h.after != nil {
@@ -137,7 +142,20 @@ func (a *auditor) checkHoles(ctx context.Context) error {
 		a.find(Finding{Kind: "hole", Where: where, Source: h.src.name, What: fmt.Sprintf("nothing tells of the positions %s to %s: neither a record nor a loss record", schema.Position{Incarnation: h.inc, Offset: h.from}, schema.Position{Incarnation: h.inc, Offset: h.to}),
 			Do: "look at the agent's log of that time, and for manifests that were removed; if the log is still on the node, losing the agent's state has it read again"})
 	}
+	if older > 0 {
+		a.note("%d files of logs were begun before the archive was: what they had until then is not in it", older)
+	}
 	return nil
+}
+
+// older tells whether a hole is the beginning of a file that was begun before the archive's first commit.
+func (a *auditor) older(h *hole) bool {
+	c := a.chains[h.src.tp]
+	if c == nil || len(c.all) == 0 || h.from != 0 || h.before != nil {
+		return false
+	}
+	first := c.all[0].m
+	return first != nil && first.Prev == "" && h.inc.Start < first.Created.UnixNano() && (len(h.src.cover.Ranges) == 0 || h.src.cover.Ranges[0].Incarnation.Compare(h.inc) >= 0)
 }
 
 func (a *auditor) holes() (all []hole) {

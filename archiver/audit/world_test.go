@@ -114,6 +114,13 @@ func lost(c int, from schema.Position, to string, minute int) *schema.Batch {
 			Attrs: []schema.Attr{schema.String(schema.AttrLossReason, "rotated_away"), schema.String(schema.AttrLossFrom, from.String()), schema.String(schema.AttrLossTo, to), schema.Int(schema.AttrLossRecords, 50)}}}}
 }
 
+// gapEvent is what the archiver's consumer tells of a jump to a position in the first container's log.
+func gapEvent(offset int64, inc schema.Incarnation, to int64) *schema.Batch {
+	from, end := schema.Position{Incarnation: inc}, schema.Position{Incarnation: inc, Offset: to}
+	return &schema.Batch{Source: "weir/ingest/archiver/weir.logs/0", Begin: schema.Position{Offset: offset}, End: schema.Position{Offset: offset + 1}, Records: []schema.Record{{Offset: offset, Observed: begin.Add(92 * time.Minute).UnixNano(), EventName: schema.EventGapOpened,
+		Attrs: []schema.Attr{schema.String("weir.gap.source", logOf(1)), schema.String("weir.gap.from", from.String()), schema.String("weir.gap.to", end.String())}}}}
+}
+
 // put writes batches to Kafka, has them archived in one commit each, and indexed.
 func (w *world) put(batches ...*schema.Batch) {
 	w.t.Helper()

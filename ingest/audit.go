@@ -40,11 +40,17 @@ func (k *Kafka) Committed(ctx context.Context, group string, tp TopicPartition) 
 	if err == nil {
 		err = res.Error
 	}
+	if errors.Is(err, kafka.GroupIdNotFound) {
+		return -1, nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("offset of the group %s in %s: %w", group, tp, err)
 	}
 	for _, p := range res.Topics[tp.Topic] {
 		if p.Partition == tp.Partition {
+			if errors.Is(p.Error, kafka.GroupIdNotFound) {
+				return -1, nil
+			}
 			if p.Error != nil {
 				return 0, fmt.Errorf("offset of the group %s in %s: %w", group, tp, p.Error)
 			}

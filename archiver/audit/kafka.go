@@ -45,8 +45,10 @@ func (a *auditor) askPartition(ctx context.Context, c *chain) (err error) {
 	if c.committed, err = a.o.Kafka.Committed(ctx, a.o.Group, c.tp); err != nil {
 		return err
 	}
-	if c.indexed, err = a.o.Kafka.Committed(ctx, a.o.Indexer, c.tp); err != nil {
-		return err
+	if a.o.Index != nil {
+		if c.indexed, err = a.o.Kafka.Committed(ctx, a.o.Indexer, c.tp); err != nil {
+			return err
+		}
 	}
 	c.start = c.first
 	if !a.o.Scope.Since.IsZero() {

@@ -50,7 +50,7 @@ const (
 // Run exits with 0 when everything is explained, 1 when something is not, and 2 when the audit could not be done.
 func (a auditCmd) Run(ctx context.Context, g *globals) error {
 	r, err := a.audit(ctx, g)
-	if r != nil {
+	if r != nil && (err == nil || len(r.Findings) > 0) {
 		show := a.table
 		if a.JSON {
 			show = func(g *globals, r *audit.Report) error { return json.NewEncoder(g.out).Encode(r) }

@@ -148,7 +148,11 @@ func (c *Compactor) Plan(ctx context.Context, scope archive.Scope) ([]Hour, erro
 			return nil, err
 		}
 		h.Merges = c.merges(k.topic, k.hour, places, there)
-		if h.Unfinished, err = c.unfinished(ctx, k.topic, k.hour, there); err != nil {
+		records, err := c.records(ctx, k.topic, k.hour)
+		if err != nil {
+			return nil, err
+		}
+		if h.Unfinished, err = c.unfinished(records, there); err != nil {
 			return nil, err
 		}
 		if len(h.Merges) > 0 || h.Unfinished {
@@ -181,10 +185,9 @@ func (c *Compactor) records(ctx context.Context, topic string, hour time.Time) (
 }
 
 // unfinished tells whether files of the hour's last record are not where they belong. Earlier ones were finished before it was made.
-func (c *Compactor) unfinished(ctx context.Context, topic string, hour time.Time, there map[string]int64) (bool, error) {
-	records, err := c.records(ctx, topic, hour)
-	if err != nil || len(records) == 0 {
-		return false, err
+func (c *Compactor) unfinished(records []*archive.Compaction, there map[string]int64) (bool, error) {
+	if len(records) == 0 {
+		return false, nil
 	}
 	last := records[len(records)-1]
 	for _, f := range last.Files {
@@ -246,8 +249,17 @@ func (c *Compactor) run(ctx context.Context, h *Hour) (made []*archive.Compactio
 	if err != nil {
 		return nil, err
 	}
-	if n := len(records); n > 0 {
-		if err := c.settle(records[n-1]); err != nil {
+	there, err := c.listed(h.Topic, h.Start)
+	if err != nil {
+		return nil, err
+	}
+	if left, err := c.unfinished(records, there); err != nil {
+		return nil, err
+	} else if left {
+		if err := c.finish(records[len(records)-1]); err != nil {
+			return nil, err
+		}
+		if there, err = c.listed(h.Topic, h.Start); err != nil {
 			return nil, err
 		}
 	}
@@ -255,10 +267,6 @@ func (c *Compactor) run(ctx context.Context, h *Hour) (made []*archive.Compactio
 		if err := store.RemoveTree(c.store, dir); err != nil {
 			return nil, err
 		}
-	}
-	there, err := c.listed(h.Topic, h.Start)
-	if err != nil {
-		return nil, err
 	}
 	for _, m := range c.merges(h.Topic, h.Start, current(h.places, records), there) {
 		r, err := c.merge(ctx, own, &m, records)
@@ -357,6 +365,20 @@ func (c *Compactor) step(name string, fn func() error) error {
 		return err
 	}
 	return fn()
+}
+
+// finish settles a record of another run. Where records are signed it must be, too: files are deleted on its word.
+func (c *Compactor) finish(r *archive.Compaction) error {
+	if c.key != nil {
+		data, err := c.store.ReadFile(r.Name())
+		if err == nil {
+			err = archive.Verify(data, []ed25519.PublicKey{c.key.Public().(ed25519.PublicKey)})
+		}
+		if err != nil {
+			return fmt.Errorf("record %s is not finished: %w; `weir audit` tells whether it was forged, and without archiver.sign_key_file it is finished", r.Name(), err)
+		}
+	}
+	return c.settle(r)
 }
 
 // settle puts the merged files of a committed record in their places and removes those that they replace. It may be done

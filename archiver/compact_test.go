@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -437,6 +438,37 @@ func TestCompactLeaves(t *testing.T) {
 			listing(t, c, 40, 1)
 		})
 	}
+	t.Run("files that a record without a signature replaces", func(t *testing.T) {
+		dir := t.TempDir()
+		fill(t, "file://"+dir, 0, 2, few)
+		c := testCompactor(t, "file://"+dir)
+		c.hook = func(step string) error {
+			if step == "remove" {
+				return errors.New("killed")
+			}
+			return nil
+		}
+		if _, err := compactAll(t, c); err == nil {
+			t.Fatal("it was not killed")
+		}
+		c.hook = func(string) error { return nil }
+		_, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.key = key
+		if _, err := compactAll(t, c); !errors.Is(err, archive.ErrUnsigned) {
+			t.Errorf("finished: %v", err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, tp.Topic, "*", "*", "p*.parquet")); len(left) != 2 {
+			t.Errorf("%d files of 2 are left", len(left))
+		}
+		c.key = nil
+		if _, err := compactAll(t, c); err != nil {
+			t.Error(err)
+		}
+		listing(t, c, 20, 1)
+	})
 	t.Run("large files", func(t *testing.T) {
 		root := "file://" + t.TempDir()
 		fill(t, root, 0, 3, batch)

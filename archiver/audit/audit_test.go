@@ -39,6 +39,11 @@ func TestClean(t *testing.T) {
 			o.Scope.Since, o.Scope.Until = begin.Add(50*time.Millisecond), begin.Add(20*time.Minute)
 		}, Verdict{Name: "total", Written: 150, Archived: 150, Indexed: 150}},
 		{"one container", usual, func(o *Options) { o.Container = container(1)[:12]; o.Index = nil }, Verdict{Name: "total", Written: 200, Archived: 200, Indexed: NotAsked}},
+		{"one topic, and documents of another", func(t *testing.T) *world {
+			w := usual(t)
+			w.index.docs["x"] = document{"docker-events/n1", begin.UnixNano(), "logs-weir.event-default"}
+			return w
+		}, func(o *Options) { o.Scope.Topics = []string{logs.Topic} }, Verdict{Name: "total", Written: 400, Archived: 400, Indexed: 400}},
 		{"archive alone", usual, func(o *Options) { o.Kafka, o.Index = nil, nil }, Verdict{Name: "total", Written: NotAsked, Archived: 400, Indexed: NotAsked}},
 		{"not deep", usual, func(o *Options) { o.Deep = false }, Verdict{Name: "total", Written: 400, Archived: 400, Indexed: 400}},
 		{"compacted", func(t *testing.T) *world { w := usual(t); w.compact(); return w }, nil, Verdict{Name: "total", Written: 400, Archived: 400, Indexed: 400}},

@@ -20,6 +20,9 @@ func (a *auditor) askIndex(ctx context.Context) error {
 	}
 	a.progress("Elasticsearch: counts")
 	err := a.o.Index.Counts(ctx, a.o.Scope.Since, a.o.Scope.Until, a.o.Container, func(name string, hour time.Time, n int64) error {
+		if len(a.o.Scope.Topics) > 0 && a.sources[name] == nil {
+			return nil // of a topic that is not asked for
+		}
 		src := a.source(name)
 		src.indexed += n
 		src.hour(hour.UnixNano()).indexed += n
@@ -30,9 +33,6 @@ func (a *auditor) askIndex(ctx context.Context) error {
 	}
 	different := map[*source]map[int64]bool{}
 	for _, src := range a.sources {
-		if len(a.o.Scope.Topics) > 0 && src.archived == 0 && src.tp.Topic == "" {
-			continue // of a topic that is not asked for
-		}
 		for h, n := range src.hours {
 			if n.archived != n.indexed {
 				if different[src] == nil {

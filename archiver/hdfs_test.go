@@ -136,4 +136,4 @@ func TestSparkReadsEveryColumn(t *testing.T) {
 }
 
 // TestHDFSCompactKilled stops compactions in the real HDFS before each of their steps.
-func TestHDFSCompactKilled(t *testing.T) { compactKilled(t, realRoot, 1) }
+func TestHDFSCompactKilled(t *testing.T) { compactKilled(t, hdfsRoot, 1) }

@@ -36,6 +36,7 @@ func healthy(addr string) bool {
 
 // TestReload changes the configuration of a running component: a good change is taken, a bad one changes nothing.
 func TestReload(t *testing.T) {
+	t.Setenv("WEIR_KAFKA_BROKERS", "") // of the development stack, which would go before the file
 	b, err := broker.Start(t.TempDir(), 0, 1<<20)
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,22 @@
-// Package control acts on events and signals. In this first form it only says what it would do.
+// Package control decides what is done about trouble: it reads signals and events, looks at its policies and limits, and writes every decision
+// as a link of a chain to weir.actions. Decisions to act are orders, signed, for the executors (package control/executor).
+//
+// One process of the group decides for everything; the others stand by. What it must not forget is in one entry of the
+// journal weir.control, which is written before what follows from it leaves the process. docs/control.md has the reasons.
 package control
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
-	"sync"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,64 +26,358 @@ import (
 	"weir/schema"
 )
 
-// Control is a sink without output: it logs.
+// Config of the decider.
+type Config struct {
+	Policies    string   `yaml:"policies"`      // the policy file; empty: a built-in policy that only observes
+	SignKeyFile string   `yaml:"sign_key_file"` // Ed25519, PKCS#8, PEM; needed as soon as a policy acts
+	CommandKeys []string `yaml:"command_keys"`  // files with the public keys of those who may freeze, unfreeze and close breakers
+}
+
+// sender is the part of the producer that control uses.
+type sender interface {
+	Send(ctx context.Context, m ingest.Message) error
+	Flush(ctx context.Context) error
+}
+
+// journal is the part of ingest.Journal that control uses.
+type journal interface {
+	Claim(ctx context.Context, e ingest.JournalEntry) (int64, error)
+	Read(ctx context.Context, fn func(key string, value []byte) error) error
+	Append(ctx context.Context, entries ...ingest.JournalEntry) error
+}
+
+// Control is a sink. Its partitions collect inputs; a commit decides on them, and all commits take turns, because they share the
+// limits and the chain.
 type Control struct {
-	log  *slog.Logger
-	acts *prometheus.CounterVec
+	policies *Policies
+	key      *Key
+	commands Keys
+	journal  journal
+	out      sender
+	now      func() time.Time
+	log      *slog.Logger
+	m        metrics
 
-	mu   sync.Mutex
-	said map[string]time.Time // by container name: a crash loop is told of once in a while
+	turn    chan struct{} // holds one token: who has it may touch what follows
+	session *session
 }
 
-// quietFor is how long one container is not mentioned again.
-const quietFor = 10 * time.Second
-
-// New makes a control consumer.
-func New(log *slog.Logger, reg prometheus.Registerer) *Control {
-	return &Control{log: log.With("component", "control"), said: map[string]time.Time{},
-		acts: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Name: "weir_control_would_act_total", Help: "Actions that a policy would have taken; none is carried out."}, []string{"action"})}
+// session is a stretch of time in which this process is the decider.
+type session struct {
+	decider *decider
+	open    int  // partitions
+	lost    bool // what the journal holds is not known any more: it must be read again
+	pruned  time.Time
 }
 
-// Open needs nothing of a partition.
-func (c *Control) Open(context.Context, ingest.TopicPartition) (ingest.PartitionSink, *ingest.Checkpoint, error) {
-	return partition{c}, nil, nil
+type metrics struct {
+	decisions   *prometheus.CounterVec
+	passed      *prometheus.CounterVec
+	bad         prometheus.Counter
+	takeovers   prometheus.Counter
+	epoch, open prometheus.Gauge
+	frozen      prometheus.Gauge
+	containers  prometheus.Gauge
 }
 
-type partition struct{ c *Control }
+// New makes the decider. The policies must be complete.
+func New(cfg Config, policies *Policies, k *ingest.Kafka, out *ingest.Producer, log *slog.Logger, reg prometheus.Registerer) (*Control, error) {
+	var key *Key
+	var err error
+	if cfg.SignKeyFile != "" {
+		if key, err = ReadKey(cfg.SignKeyFile); err != nil {
+			return nil, fmt.Errorf("control.sign_key_file: %w", err)
+		}
+	}
+	commands, err := ReadKeys(cfg.CommandKeys)
+	if err != nil {
+		return nil, fmt.Errorf("control.command_keys: %w", err)
+	}
+	if policies.Acting() && key == nil {
+		return nil, errors.New("control.sign_key_file: is needed, because a policy's mode is act; make keys with `weir control keygen`")
+	}
+	if policies.Acting() && len(commands) == 0 {
+		return nil, errors.New("control.command_keys: at least one is needed, because a policy's mode is act: without it nobody can freeze it or close a breaker")
+	}
+	return newControl(policies, key, commands, k.Journal(schema.TopicControl), out, time.Now, log, reg), nil
+}
 
-// Write looks for containers that died with an error.
-func (p partition) Write(_ context.Context, b *schema.Batch) error {
+func newControl(policies *Policies, key *Key, commands Keys, j journal, out sender, now func() time.Time, log *slog.Logger, reg prometheus.Registerer) *Control {
+	f := promauto.With(reg)
+	c := &Control{policies: policies, key: key, commands: commands, journal: j, out: out, now: now, log: log.With("component", "control"), turn: make(chan struct{}, 1), m: metrics{
+		decisions:  f.NewCounterVec(prometheus.CounterOpts{Name: "weir_control_decisions_total", Help: "Decisions, by policy and verdict."}, []string{"policy", "verdict"}),
+		passed:     f.NewCounterVec(prometheus.CounterOpts{Name: "weir_control_passed_total", Help: "What called for a decision and got no record of its own, by reason."}, []string{"reason"}),
+		bad:        f.NewCounter(prometheus.CounterOpts{Name: "weir_control_bad_records_total", Help: "Signals, outcomes and commands that could not be read."}),
+		takeovers:  f.NewCounter(prometheus.CounterOpts{Name: "weir_control_takeovers_total", Help: "Times that this process became the decider."}),
+		epoch:      f.NewGauge(prometheus.GaugeOpts{Name: "weir_control_epoch", Help: "Epoch of this decider; 0 while it stands by."}),
+		open:       f.NewGauge(prometheus.GaugeOpts{Name: "weir_control_breakers_open", Help: "Breakers that are open."}),
+		frozen:     f.NewGauge(prometheus.GaugeOpts{Name: "weir_control_frozen", Help: "1 while everything is frozen."}),
+		containers: f.NewGauge(prometheus.GaugeOpts{Name: "weir_control_containers", Help: "Containers that are known."}),
+	}}
+	c.turn <- struct{}{}
+	return c
+}
+
+func (c *Control) take(ctx context.Context) error {
+	select {
+	case <-c.turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Control) give() { c.turn <- struct{}{} }
+
+// Open becomes the decider with the first partition that this process is given.
+func (c *Control) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.PartitionSink, *ingest.Checkpoint, error) {
+	if err := c.take(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer c.give()
+	if c.session == nil || c.session.lost {
+		s, err := c.takeOver(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.session = s
+	}
+	c.session.open++
+	p := &partition{c: c, tp: tp, session: c.session, skip: map[uint64]bool{}}
+	for _, h := range c.session.decider.state.Handled[tp.String()] {
+		p.skip[h] = true
+	}
+	return p, nil, nil
+}
+
+// claimKey is that of claims. stateKey begins the keys of states; the epoch follows, so that a late entry of a decider that was overtaken cannot
+// push out its successor's.
+const (
+	claimKey = "claim"
+	stateKey = "state/"
+)
+
+func keyOf(epoch int64) string { return stateKey + strconv.FormatInt(epoch, 10) }
+
+// takeOver claims the journal, which gives the epoch, reads it, and sends again what the decider before may not have sent. Its orders keep
+// their positions and ids, so whoever has them drops them.
+func (c *Control) takeOver(ctx context.Context) (*session, error) {
+	host, _ := os.Hostname()
+	epoch, err := c.journal.Claim(ctx, ingest.JournalEntry{Key: claimKey, Value: fmt.Appendf(nil, "process %d of %s", os.Getpid(), host)})
+	if err != nil {
+		return nil, err
+	}
+	state, fleet := newState(), newFleet()
+	err = c.journal.Read(ctx, func(key string, value []byte) error {
+		if id, ok := strings.CutPrefix(key, fleetKey); ok {
+			return fleet.load(id, value)
+		}
+		if !strings.HasPrefix(key, stateKey) || len(value) == 0 {
+			return nil
+		}
+		s := newState()
+		if err := json.Unmarshal(value, s); err != nil {
+			return fmt.Errorf("state of the decider: %w", err)
+		}
+		if s.Epoch >= state.Epoch {
+			state = s
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	now := c.now()
+	d := newDecider(c.policies, c.key, c.commands, state, fleet, func(reason string) { c.m.passed.WithLabelValues(reason).Inc() })
+	if state.Chain == 0 {
+		state.Chain = now.UnixNano()
+	}
+	before := state.Epoch
+	if before >= epoch {
+		return nil, fmt.Errorf("epoch %d: %w", epoch, ingest.ErrOvertaken)
+	}
+	state.Epoch = epoch
+	d.append(now, &Decision{Verdict: VerdictEpoch, Reason: fmt.Sprintf("policies: %d, acting: %t", len(c.policies.Policies), c.policies.Acting())})
+	fleet.prune(now)
+	state.prune(now, d.byName)
+	s := &session{decider: d, pruned: now}
+	// The removal of the old state is written with the new one, or not at all.
+	var also []ingest.JournalEntry
+	if before > 0 {
+		also = append(also, ingest.JournalEntry{Key: keyOf(before)})
+	}
+	if err := c.save(ctx, s, also...); err != nil {
+		return nil, err
+	}
+	c.m.takeovers.Inc()
+	c.m.epoch.Set(float64(state.Epoch))
+	c.log.Info("this process decides now", "epoch", state.Epoch, "containers", len(fleet.all), "subjects", len(state.Entries), "breakers_open", len(state.Breakers), "frozen", state.Frozen != nil)
+	return s, nil
+}
+
+// saveBytes keeps a request under Kafka's default message.max.bytes.
+const saveBytes = 512 << 10
+
+// save makes the state durable and then sends its outbox. After an error the session is lost.
+func (c *Control) save(ctx context.Context, s *session, also ...ingest.JournalEntry) (err error) {
+	defer func() { s.lost = s.lost || err != nil }()
+	d := s.decider
+	var some []ingest.JournalEntry
+	size := 0
+	for _, e := range d.fleet.take() {
+		if size += len(e.Key) + len(e.Value) + 20; size > saveBytes {
+			if err := c.journal.Append(ctx, some...); err != nil {
+				return err
+			}
+			some, size = nil, 0
+		}
+		some = append(some, e)
+	}
+	if len(some) > 0 {
+		if err := c.journal.Append(ctx, some...); err != nil {
+			return err
+		}
+	}
+	value, err := json.Marshal(d.state)
+	if err != nil {
+		return err
+	}
+	if err := c.journal.Append(ctx, append([]ingest.JournalEntry{{Key: keyOf(d.state.Epoch), Value: value}}, also...)...); err != nil {
+		return err
+	}
+	if err := c.send(ctx, d.state); err != nil {
+		return err
+	}
+	d.state.Outbox = nil
+	c.m.open.Set(float64(len(d.state.Breakers)))
+	c.m.containers.Set(float64(len(d.fleet.all)))
+	c.m.frozen.Set(0)
+	if d.state.Frozen != nil {
+		c.m.frozen.Set(1)
+	}
+	return nil
+}
+
+// source is the stream of decisions; it is one partition of weir.actions.
+const source = "weir/control"
+
+func (c *Control) send(ctx context.Context, s *State) error {
+	if len(s.Outbox) == 0 {
+		return nil
+	}
+	chain := schema.Incarnation{Start: s.Chain}
+	var e schema.Encoder
+	e.Reset(source, chain, nil)
+	first := s.Seq - int64(len(s.Outbox))
+	for i := range s.Outbox {
+		r, dec, err := DecisionRecord(&s.Outbox[i])
+		if err != nil {
+			return err
+		}
+		e.Append(&r)
+		c.m.decisions.WithLabelValues(dec.Policy, dec.Verdict).Inc()
+		if dec.Verdict != VerdictRefused {
+			c.log.Info("decision: "+r.Body, "verdict", dec.Verdict, "policy", dec.Policy, "seq", dec.Seq)
+		}
+	}
+	m := ingest.Message{Topic: schema.TopicActions, Source: source, Begin: schema.Position{Incarnation: chain, Offset: first}, End: schema.Position{Incarnation: chain, Offset: s.Seq}, Count: e.Count(), Value: e.Bytes()}
+	if first > 0 {
+		m.Prev, m.PrevKnown = m.Begin, true
+	}
+	if err := c.out.Send(ctx, m); err != nil {
+		return err
+	}
+	return c.out.Flush(ctx)
+}
+
+// inputsPerSave bounds an outbox, and so an entry of the journal and a message of weir.actions.
+const inputsPerSave = 100
+
+// pruneEvery is between the looks for what can be forgotten.
+const pruneEvery = 10 * time.Minute
+
+// partition collects the inputs of one partition.
+type partition struct {
+	c       *Control
+	tp      ingest.TopicPartition
+	session *session
+	skip    map[uint64]bool // handled before this partition was opened
+	inputs  []input
+	hashes  []uint64 // of the inputs; 0 where there is nothing that must not be done twice
+	again   []uint64 // of what was skipped since the last commit
+	closed  bool
+}
+
+// Write finds what the records mean.
+func (p *partition) Write(_ context.Context, b *schema.Batch) error {
 	for i := range b.Records {
 		r := &b.Records[i]
-		code, hasCode := r.Attr(schema.AttrExitCode)
-		if r.EventName != "docker.container.die" || !hasCode || code.Num == 0 {
+		in, err := read(b, r)
+		if err != nil {
+			p.c.m.bad.Inc()
+			p.c.log.Warn("a record cannot be read and is passed over", "record", b.ID(r), "topic", b.Topic, "err", err)
 			continue
 		}
-		oom, _ := r.Attr(schema.AttrOOM)
-		name, _ := b.ResourceAttr(schema.AttrContainerName)
-		p.c.acts.WithLabelValues("restart").Inc()
-		if p.c.speak(string(append([]byte(nil), name.Str...)), time.Now()) {
-			p.c.log.Info("would restart a container that died (observing only)", "container", name.Str, "exit_code", code.Num, "oom", oom.Num != 0, "event", b.ID(r))
+		var hash uint64
+		if in.trigger != nil {
+			sum := sha256.Sum256(b.AppendID(nil, r))
+			hash = binary.BigEndian.Uint64(sum[:])
+			if p.skip[hash] {
+				p.again = append(p.again, hash)
+				continue
+			}
+		}
+		if in != (input{}) {
+			p.inputs, p.hashes = append(p.inputs, in), append(p.hashes, hash)
 		}
 	}
 	return nil
 }
 
-func (c *Control) speak(name string, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now.Sub(c.said[name]) < quietFor {
-		return false
+// Commit decides on what was written since the last.
+func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error {
+	if err := p.c.take(ctx); err != nil {
+		return err
 	}
-	if len(c.said) > 10_000 {
-		clear(c.said)
+	defer p.c.give()
+	if p.session.lost {
+		return errors.New("control: the state is not known any more and must be read again")
 	}
-	c.said[name] = now
-	return true
+	d := p.session.decider
+	key, all := p.tp.String(), len(p.inputs)+len(p.again)
+	for len(p.inputs) > 0 {
+		n := min(len(p.inputs), inputsPerSave)
+		now := p.c.now()
+		if now.Sub(p.session.pruned) > pruneEvery {
+			d.state.prune(now, d.byName)
+			d.fleet.prune(now)
+			p.session.pruned = now
+		}
+		for i := range p.inputs[:n] {
+			d.take(now, &p.inputs[i])
+		}
+		handled := d.state.Handled[key].add(slices.Concat(p.again, slices.DeleteFunc(slices.Clone(p.hashes[:n]), func(h uint64) bool { return h == 0 }))...)
+		d.state.Handled[key], p.again = handled[max(0, len(handled)-all-keptHashes):], nil
+		if err := p.c.save(ctx, p.session); err != nil {
+			return err
+		}
+		p.inputs, p.hashes = p.inputs[n:], p.hashes[n:]
+	}
+	p.inputs, p.hashes = nil, nil
+	return nil
 }
 
-// Commit has nothing to make durable.
-func (partition) Commit(context.Context, ingest.Checkpoint) error { return nil }
-
-// Close has nothing to abandon.
-func (partition) Close() error { return nil }
+// Close gives the session up with the last partition.
+func (p *partition) Close() error {
+	<-p.c.turn
+	defer p.c.give()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	if p.session.open--; p.session.open == 0 && p.c.session == p.session {
+		p.c.session = nil
+		p.c.m.epoch.Set(0)
+	}
+	return nil
+}

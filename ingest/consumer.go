@@ -25,6 +25,7 @@ type ConsumerConfig struct {
 	FetchBytes     int64         `yaml:"fetch_bytes"`     // memory of one fetch of one partition
 	SessionTimeout time.Duration `yaml:"session_timeout"` // after which the group gives a silent member's partitions away
 	OwnCommit      bool          `yaml:"-"`               // the sink keeps checkpoints with its own commit
+	OneMember      bool          `yaml:"-"`               // one member of the group works on all partitions; the others stand by
 }
 
 // DefaultConsumerConfig commits at least every 500 ms: what a consumer holds is durable and visible only then.
@@ -61,6 +62,7 @@ type Consumer struct {
 	sink  Sink
 	aux   *Producer // dead letters and gap events; nil: a poison batch stops its partition, gaps are only counted
 	state stateTopic
+	began time.Time
 	log   *slog.Logger
 	m     consumerMetrics
 }
@@ -80,7 +82,7 @@ func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *sl
 	counter := func(name, help string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	return &Consumer{k: k, cfg: cfg, sink: sink, aux: aux, state: stateTopic{k, StateTopic(cfg.Group)}, log: log.With("component", cfg.Group), m: consumerMetrics{
+	return &Consumer{k: k, cfg: cfg, sink: sink, aux: aux, state: stateTopic{k, StateTopic(cfg.Group)}, began: time.Now(), log: log.With("component", cfg.Group), m: consumerMetrics{
 		delivered:  counter("weir_ingest_records_total", "Records given to the sink."),
 		repeated:   counter("weir_ingest_repeated_records_total", "Records dropped because the sink was given them before."),
 		gaps:       counter("weir_ingest_gaps_opened_total", "Jumps in a source's positions."),
@@ -131,7 +133,12 @@ func (c *Consumer) member(ctx context.Context, try int) error {
 	// so each try begins at another.
 	first := try % len(c.k.cfg.Brokers)
 	brokers := slices.Concat(c.k.cfg.Brokers[first:], c.k.cfg.Brokers[:first])
+	var balancers []kafka.GroupBalancer // kafka-go's own
+	if c.cfg.OneMember {
+		balancers = []kafka.GroupBalancer{oldest{c.began}}
+	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		GroupBalancers: balancers,
 		ID: c.cfg.Group, Brokers: brokers, Dialer: c.k.dialer, Topics: slices.Sorted(maps.Keys(topics)),
 		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: c.cfg.SessionTimeout, JoinGroupBackoff: time.Second,
 		StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -96,13 +97,7 @@ func (k *Kafka) bounds(ctx context.Context, tp TopicPartition) (first, next int6
 // Tail reads the topics live, without a group, until ctx ends or fn fails. fn is called from one goroutine at a time
 // and must not keep the batch. A message that is not a batch is reported through bad, which may be nil.
 func (k *Kafka) Tail(ctx context.Context, topics []string, fromStart bool, fn func(*schema.Batch) error, bad func(error)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	type item struct {
-		tp TopicPartition
-		m  fetched
-	}
-	items := make(chan item)
+	from := map[TopicPartition]int64{}
 	for _, topic := range topics {
 		n, err := k.partitions(ctx, topic)
 		if err != nil {
@@ -114,29 +109,81 @@ func (k *Kafka) Tail(ctx context.Context, topics []string, fromStart bool, fn fu
 			if err != nil {
 				return err
 			}
-			if fromStart {
-				next = first
+			if from[tp] = next; fromStart {
+				from[tp] = first
 			}
-			go func() {
-				for try := 0; ctx.Err() == nil; {
-					messages, _, err := k.fetch(ctx, tp, next, 8<<20, 500*time.Millisecond)
-					if err != nil {
-						try++
-						_ = pause(ctx, ctx, backoff(try))
-						continue
-					}
-					try = 0
-					for _, m := range messages {
-						select {
-						case items <- item{tp, m}:
-						case <-ctx.Done():
-							return
-						}
-						next = m.offset + 1
+		}
+	}
+	return k.Follow(ctx, from, fn, func(_ TopicPartition, _ int64, err error) {
+		if bad != nil {
+			bad(err)
+		}
+	})
+}
+
+// Ends returns the next offset of each of a topic's partitions.
+func (k *Kafka) Ends(ctx context.Context, topic string) (map[TopicPartition]int64, error) {
+	n, err := k.partitions(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("ends of %s: %w", topic, err)
+	}
+	ends := map[TopicPartition]int64{}
+	for p := range n {
+		tp := TopicPartition{topic, p}
+		if _, ends[tp], err = k.bounds(ctx, tp); err != nil {
+			return nil, err
+		}
+	}
+	return ends, nil
+}
+
+// Follow reads partitions from the offsets given on, without a group and without dropping repeats, until ctx ends or fn fails. fn is called
+// from one goroutine at a time and must not keep the batch. A message that is not a batch is reported through bad, as are
+// failures to read, with the offset; reading goes on.
+func (k *Kafka) Follow(ctx context.Context, from map[TopicPartition]int64, fn func(*schema.Batch) error, bad func(TopicPartition, int64, error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel(nil)
+	type item struct {
+		tp  TopicPartition
+		m   fetched
+		err error
+	}
+	items := make(chan item)
+	for tp, next := range from {
+		reading.Go(func() {
+			put := func(it item) {
+				select {
+				case items <- it:
+				case <-ctx.Done():
+				}
+			}
+			for try := 0; ctx.Err() == nil; {
+				messages, _, err := k.fetch(ctx, tp, next, 8<<20, 500*time.Millisecond)
+				if errors.Is(err, kafka.OffsetOutOfRange) {
+					// Retention passed the offset, or the topic was made anew: what is there is read.
+					var first int64
+					if first, _, err = k.bounds(ctx, tp); err == nil {
+						err = fmt.Errorf("%s: offset %d is not there; reading on at %d", tp, next, first)
+						next = first
 					}
 				}
-			}()
-		}
+				if err != nil && ctx.Err() == nil {
+					if try%8 == 0 {
+						put(item{tp, fetched{offset: next}, err})
+					}
+					_ = pause(ctx, ctx, k.backoff(ctx, try, err))
+					try++
+					continue
+				}
+				try = 0
+				for _, m := range messages {
+					put(item{tp: tp, m: m})
+					next = m.offset + 1
+				}
+			}
+		})
 	}
 	var d schema.Decoder
 	var b schema.Batch
@@ -145,13 +192,12 @@ func (k *Kafka) Tail(ctx context.Context, topics []string, fromStart bool, fn fu
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case it := <-items:
-			if err := decode(&d, it.tp, &it.m, &b, nil); err != nil {
-				if bad != nil {
-					bad(err)
-				}
-				continue
+			if it.err == nil {
+				it.err = decode(&d, it.tp, &it.m, &b, nil)
 			}
-			if err := fn(&b); err != nil {
+			if it.err != nil {
+				bad(it.tp, it.m.offset, it.err)
+			} else if err := fn(&b); err != nil {
 				return err
 			}
 		}

@@ -348,13 +348,19 @@ func (p *Producer) settle(run []Message, clean bool) {
 // whatever the context says, and for half a second where the client has none: a batch would be appended again with every try
 // while a replica is slow or has just died.
 func (k *Kafka) produce(ctx context.Context, tp TopicPartition, records []kafka.Record, timeout time.Duration) error {
+	_, err := k.produceAt(ctx, tp, records, timeout)
+	return err
+}
+
+// produceAt tells the offset of the first record too.
+func (k *Kafka) produceAt(ctx context.Context, tp TopicPartition, records []kafka.Record, timeout time.Duration) (int64, error) {
 	client := kafka.Client{Addr: k.addr, Transport: k.transport, Timeout: timeout}
 	res, err := client.Produce(ctx, &kafka.ProduceRequest{Topic: tp.Topic, Partition: tp.Partition, RequiredAcks: kafka.RequireAll,
 		Records: kafka.NewRecordReader(records...), Compression: compressions[k.cfg.Compression]})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return res.Error
+	return res.BaseOffset, res.Error
 }
 
 // partitions returns a topic's partition count.

@@ -9,6 +9,8 @@ const (
 	TopicDeadLetter = "weir.deadletter"
 	// StateTopicPrefix and a consumer group's name make the compacted topic that keeps the group's interval state.
 	StateTopicPrefix = "weir.state."
+	// TopicControl keeps the decider's state: compacted, one partition, one writer.
+	TopicControl = "weir.control"
 )
 
 // Attribute names. Those without the prefix weir. are from the OpenTelemetry semantic conventions.
@@ -53,6 +55,19 @@ const (
 	AttrLines       = "weir.lines"
 	AttrBytes       = "weir.bytes"
 
+	// Of decisions, orders, their outcomes and commands; package control has the types.
+	AttrActionPayload   = "weir.action.payload"   // JSON: what is signed and chained; the other attributes repeat it for searches
+	AttrActionHash      = "weir.action.hash"      // SHA-256 of the payload, in hex
+	AttrActionSignature = "weir.action.signature" // Ed25519 over the payload, in base64
+	AttrActionID        = "weir.action.id"        // of the order
+	AttrActionPolicy    = "weir.action.policy"
+	AttrActionMode      = "weir.action.mode"    // act or observe
+	AttrActionKind      = "weir.action.kind"    // restart, recreate …
+	AttrActionVerdict   = "weir.action.verdict" // act, would_act, refused … of an outcome: done, passed, refused, failed, unknown
+	AttrActionReason    = "weir.action.reason"
+	AttrActionStep      = "weir.action.step"    // int, from 1
+	AttrActionSignals   = "weir.action.signals" // ids of the signals and records behind it, comma separated
+
 	AttrExitCode = "container.exit_code" // int, of docker.container.die
 	AttrOOM      = "container.oom"       // bool, of docker.container.die
 	AttrActorID  = "weir.actor.id"
@@ -80,4 +95,7 @@ const (
 	EventWindow       = "weir.window"
 	EventDeadLetter   = "weir.deadletter"
 	EventReplayed     = "weir.deadletter.replayed"
+	EventDecision     = "weir.action.decision" // of the decider; one with an order is for an executor
+	EventOutcome      = "weir.action.outcome"  // of an executor
+	EventCommand      = "weir.action.command"  // of a person
 )

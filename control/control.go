@@ -33,6 +33,9 @@ type Config struct {
 	CommandKeys []string `yaml:"command_keys"`  // files with the public keys of those who may freeze, unfreeze and close breakers
 }
 
+// MaxCommitBytes is the most that one partition should collect for a commit: the state has the hashes of its triggers.
+const MaxCommitBytes = 1 << 20
+
 // sender is the part of the producer that control uses.
 type sender interface {
 	Send(ctx context.Context, m ingest.Message) error
@@ -172,17 +175,7 @@ func (c *Control) takeOver(ctx context.Context) (*session, error) {
 		if id, ok := strings.CutPrefix(key, fleetKey); ok {
 			return fleet.load(id, value)
 		}
-		if !strings.HasPrefix(key, stateKey) || len(value) == 0 {
-			return nil
-		}
-		s := newState()
-		if err := json.Unmarshal(value, s); err != nil {
-			return fmt.Errorf("state of the decider: %w", err)
-		}
-		if s.Epoch >= state.Epoch {
-			state = s
-		}
-		return nil
+		return state.replace(key, value)
 	})
 	if err != nil {
 		return nil, err

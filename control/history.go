@@ -1,8 +1,12 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
+
+	"weir/ingest"
 )
 
 // Verify reads decisions in the order of their numbers and tells what is wrong with them: a link that is missing, was changed, or is there
@@ -26,6 +30,8 @@ func Verify(chain []Sealed, keys Keys) (links []*Decision, problems []string) {
 		if last != nil {
 			before := links[len(links)-1]
 			switch {
+			case d.Chain != before.Chain:
+				bad("another chain begins after decision %d: the decider's state was lost", before.Seq)
 			case d.Seq == before.Seq && s.Hash == last.Hash:
 				continue // sent again
 			case d.Seq == before.Seq:
@@ -44,4 +50,26 @@ func Verify(chain []Sealed, keys Keys) (links []*Decision, problems []string) {
 		links, last = append(links, d), s
 	}
 	return links, problems
+}
+
+// LastWritten reads from the journal up to where the chain was written.
+func LastWritten(ctx context.Context, j *ingest.Journal) (*State, error) {
+	state := newState()
+	err := j.Read(ctx, func(key string, value []byte) error { return state.replace(key, value) })
+	return state, err
+}
+
+// replace takes an entry of the journal, if it is a state of this epoch or a later one.
+func (s *State) replace(key string, value []byte) error {
+	if !strings.HasPrefix(key, stateKey) || len(value) == 0 {
+		return nil
+	}
+	fresh := newState()
+	if err := json.Unmarshal(value, fresh); err != nil {
+		return fmt.Errorf("state of the decider: %w", err)
+	}
+	if fresh.Epoch >= s.Epoch {
+		*s = *fresh
+	}
+	return nil
 }

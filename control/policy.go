@@ -165,7 +165,7 @@ func (p *Policies) Complete() error {
 		}
 	}
 	bad(p.MaxAge < time.Second || p.MaxAge > 24*time.Hour, "max_age: %v is not within 1s and 24h", p.MaxAge)
-	bad(p.OrderExpiry < time.Second || p.OrderExpiry > maxOrderLife, "order_expiry: %v is not within 1s and %v", p.OrderExpiry, maxOrderLife)
+	bad(p.OrderExpiry < time.Second || p.OrderExpiry > MaxOrderLife, "order_expiry: %v is not within 1s and %v", p.OrderExpiry, MaxOrderLife)
 	for _, b := range []struct {
 		name string
 		Budget

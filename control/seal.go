@@ -26,8 +26,8 @@ const signedAs = "weir action 1\n"
 // maxPayload bounds what is read of a record of weir.actions.
 const maxPayload = 64 << 10
 
-// maxOrderLife is the longest that an order may be good for: executors refuse one that claims more.
-const maxOrderLife = 10 * time.Minute
+// MaxOrderLife is the longest that an order may be good for: executors refuse one that claims more.
+const MaxOrderLife = 10 * time.Minute
 
 // Subject is what a signal speaks of and an action is about: a container, a pod, or a node where there is neither.
 type Subject struct {

@@ -151,7 +151,7 @@ type process struct {
 // TestModel has deciders killed, overtaken while they stand still, and their writes fail before or after they took effect, on random
 // schedules. Each container's death must be decided on once, the chain must have no gap and no fork, and the budget must hold.
 func TestModel(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(30) {
 		if t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, seed) }); t.Failed() {
 			return
 		}

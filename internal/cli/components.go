@@ -17,6 +17,7 @@ import (
 	"weir/agent"
 	"weir/archiver"
 	"weir/control"
+	"weir/control/executor"
 	"weir/indexer"
 	"weir/ingest"
 	"weir/internal/config"
@@ -102,7 +103,24 @@ var componentsByName = map[string]component{
 		return r.consumer(r.cfg.Consumer.For("processor", schema.TopicLogs), sink)
 	},
 	"control": func(r *runtime) (func(context.Context) error, error) {
-		return r.consumer(r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals), control.New(r.log, r.reg))
+		policies, err := config.LoadPolicies(r.cfg.Control.Policies)
+		if err != nil {
+			return nil, err
+		}
+		sink, err := control.New(r.cfg.Control.Config, &policies, r.kafka, r.producer, r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		c := r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals, schema.TopicActions)
+		c.OneMember, c.CommitBytes = true, min(c.CommitBytes, control.MaxCommitBytes)
+		return r.consumer(c, sink)
+	},
+	"executor": func(r *runtime) (func(context.Context) error, error) {
+		x, err := executor.New(r.cfg.Executor, r.kafka, r.producer, r.log, r.reg)
+		if err != nil {
+			return nil, err
+		}
+		return x.Run, nil
 	},
 }
 
@@ -229,7 +247,6 @@ type (
 	indexerCmd   struct{}
 	archiverCmd  struct{}
 	processorCmd struct{}
-	controlCmd   struct{}
 )
 
 // saveMemory halves the garbage collector's slack, unless GOGC says otherwise: of agent, indexer and archiver, which allocate little, it costs a few
@@ -267,4 +284,3 @@ func (archiverCmd) Run(ctx context.Context, g *globals) error {
 }
 
 func (processorCmd) Run(ctx context.Context, g *globals) error { return g.component(ctx, "processor") }
-func (controlCmd) Run(ctx context.Context, g *globals) error   { return g.component(ctx, "control") }

@@ -18,6 +18,8 @@ import (
 
 	"weir/agent"
 	"weir/archiver"
+	"weir/control"
+	"weir/control/executor"
 	"weir/control/notify"
 	"weir/indexer"
 	"weir/ingest"
@@ -36,6 +38,7 @@ type Config struct {
 	Archiver  archiver.Config       `yaml:"archiver"`
 	Processor processor.Config      `yaml:"processor"`
 	Control   Control               `yaml:"control"`
+	Executor  executor.Config       `yaml:"executor"`
 	Kibana    Kibana                `yaml:"kibana"`
 	HTTP      HTTP                  `yaml:"http"`
 	Status    status.Config         `yaml:"status"`
@@ -68,7 +71,8 @@ func (c Consumer) For(group string, topics ...string) ingest.ConsumerConfig {
 
 // Control is what acts on events and signals, and whom it tells.
 type Control struct {
-	Notify notify.Config `yaml:"notify"`
+	control.Config `yaml:",inline"`
+	Notify         notify.Config `yaml:"notify"`
 }
 
 // Kibana is where people look at what the indexer wrote. Credentials come from the environment or from files, as the indexer's do.
@@ -131,7 +135,7 @@ func Default() Config {
 	return Config{
 		Kafka: ingest.DefaultKafkaConfig(), Topics: Topics{Partitions: 6, Replication: 1}, Producer: ingest.DefaultProducerConfig(),
 		Consumer: Consumer{CommitInterval: d.CommitInterval, ArchiveCommitInterval: 10 * time.Minute, CommitBytes: d.CommitBytes, ArchiveCommitBytes: 256 << 20, FetchBytes: d.FetchBytes, SessionTimeout: d.SessionTimeout},
-		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(),
+		Agent:    agent.DefaultConfig(), Indexer: indexer.DefaultConfig(), Archiver: archiver.DefaultConfig(), Processor: processor.DefaultConfig(), Executor: executor.DefaultConfig(),
 		HTTP: HTTP{Listen: "127.0.0.1:9464"}, Embedded: Embedded{Dir: ".weir", Port: 9092, RetentionBytes: 256 << 20}, Log: Log{Format: "text", Level: "info"},
 		Control: Control{Notify: notify.DefaultConfig()}, Status: status.DefaultConfig(),
 	}
@@ -173,14 +177,50 @@ func Load(path string, env func(string) string) (Config, error) {
 	if c.Kafka.Brokers == nil {
 		c.Kafka.Brokers, c.NoKafka = ingest.DefaultKafkaConfig().Brokers, true
 	}
+	return c, placed(path, &file, c.validate())
+}
+
+// placed puts file and line before each message that begins with a key of the file.
+func placed(path string, file *yaml.Node, all []error) error {
 	var errs []error
-	for _, err := range c.validate() {
-		if line := lineOf(&file, err.Error()); line > 0 {
+	for _, err := range all {
+		if line := lineOf(file, err.Error()); line > 0 {
 			err = fmt.Errorf("%s:%d: %w", path, line, err)
 		}
 		errs = append(errs, err)
 	}
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// maxPolicyFile bounds what is read of a policy file.
+const maxPolicyFile = 1 << 20
+
+// LoadPolicies reads control's policy file, strictly; the built-in policies where path is empty.
+func LoadPolicies(path string) (control.Policies, error) {
+	if path == "" {
+		p := control.BuiltIn()
+		return p, p.Complete()
+	}
+	p := control.DefaultPolicies()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return p, fmt.Errorf("control.policies: %w", err)
+	}
+	if len(b) > maxPolicyFile {
+		return p, fmt.Errorf("control.policies: %s has more than %d bytes", path, maxPolicyFile)
+	}
+	if err := decode(path, b, &p); err != nil {
+		return p, err
+	}
+	var file yaml.Node
+	_ = yaml.Unmarshal(b, &file) // decode has accepted it
+	var all []error
+	if err := p.Complete(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			all = append(all, errors.New(line))
+		}
+	}
+	return p, placed(path, &file, all)
 }
 
 var step = regexp.MustCompile(`^\.?([a-z_]+)|^\[(\d+)\]`)
@@ -220,10 +260,10 @@ var (
 )
 
 // decode is strict: an unknown key, a repeated one or a wrong type is an error with the file's name and line.
-func decode(path string, b []byte, c *Config) error {
+func decode(path string, b []byte, into any) error {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
-	err := d.Decode(c)
+	err := d.Decode(into)
 	if err == nil || errors.Is(err, io.EOF) {
 		return nil
 	}

@@ -1,0 +1,334 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weir/control"
+	"weir/ingest"
+	"weir/internal/config"
+	"weir/internal/telemetry"
+	"weir/schema"
+)
+
+type controlCmds struct {
+	Run      controlCmd      `cmd:"" default:"withargs" help:"Decide on signals and events by the policies; stand by while another process does."`
+	Check    controlCheckCmd `cmd:"" help:"Read a policy file and say what is wrong with it, or what it would act on."`
+	History  historyCmd      `cmd:"" help:"Show what was decided, why, and what became of it."`
+	Freeze   freezeCmd       `cmd:"" help:"Let nothing be done until it is unfrozen."`
+	Unfreeze unfreezeCmd     `cmd:"" help:"Let things be done again."`
+	Close    closeCmd        `cmd:"" name:"close-breaker" help:"Close a breaker, after a person has looked."`
+	Keygen   keygenCmd       `cmd:"" help:"Make an Ed25519 key: FILE for its owner alone, and beside it FILE's public half as .pub."`
+}
+
+type (
+	controlCmd  struct{}
+	executorCmd struct{}
+)
+
+func (controlCmd) Run(ctx context.Context, g *globals) error  { return g.component(ctx, "control") }
+func (executorCmd) Run(ctx context.Context, g *globals) error { return g.component(ctx, "executor") }
+
+type controlCheckCmd struct {
+	File string `arg:"" help:"The policy file."`
+}
+
+func (c controlCheckCmd) Run(g *globals) error {
+	p, err := config.LoadPolicies(c.File)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	for i := range p.Policies {
+		one := &p.Policies[i]
+		var on, steps []string
+		for _, o := range one.On {
+			what := cmp.Or(o.Signal, strings.TrimSpace(o.Event+" "+o.Detail))
+			if o.Count > 1 {
+				what += fmt.Sprintf(" ×%d in %v", o.Count, o.Within)
+			}
+			on = append(on, what)
+		}
+		for _, s := range one.Steps {
+			if s.Times > 1 {
+				s.Action += fmt.Sprintf(" ×%d", s.Times)
+			}
+			steps = append(steps, s.Action)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", one.Name, one.Mode, strings.Join(on, ", "), strings.Join(steps, ", then "))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(g.out, "the policies are good: %d, acting: %t\n", len(p.Policies), p.Acting())
+	return err
+}
+
+type keygenCmd struct {
+	File string `arg:"" help:"Where the private key goes, such as decider.pem."`
+}
+
+func (c keygenCmd) Run(g *globals) error {
+	key, err := control.NewKey()
+	if err != nil {
+		return err
+	}
+	if err := key.Write(c.File); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(g.out, "private key: %s\npublic key: %s\n", c.File, control.PublicPath(c.File))
+	return err
+}
+
+// commandFlags is what the commands to the decider share.
+type commandFlags struct {
+	Key    string `help:"Your private key; control.command_keys must name its public half." required:""`
+	Reason string `help:"Why; it is in the history." required:""`
+}
+
+type (
+	freezeCmd   struct{ commandFlags }
+	unfreezeCmd struct{ commandFlags }
+	closeCmd    struct {
+		commandFlags
+		Name string `arg:"" help:"total, or the name of a policy."`
+	}
+)
+
+func (c freezeCmd) Run(ctx context.Context, g *globals) error {
+	return c.send(ctx, g, control.Freeze, "")
+}
+
+func (c unfreezeCmd) Run(ctx context.Context, g *globals) error {
+	return c.send(ctx, g, control.Unfreeze, "")
+}
+
+func (c closeCmd) Run(ctx context.Context, g *globals) error {
+	return c.send(ctx, g, control.CloseBreaker, c.Name)
+}
+
+// answerTimeout is how long a command waits for the decider.
+const answerTimeout = 20 * time.Second
+
+func (c commandFlags) send(ctx context.Context, g *globals, what, name string) error {
+	key, err := control.ReadKey(c.Key)
+	if err != nil {
+		return err
+	}
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	r, err := newRuntime(cfg, telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level))
+	if err != nil {
+		return err
+	}
+	defer r.kafka.Close()
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var producer errgroup.Group
+	producer.Go(func() error { return r.producer.Run(running) })
+	defer func() { stop(); _ = producer.Wait() }()
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+
+	ends, err := r.kafka.Ends(ctx, schema.TopicActions)
+	if err != nil {
+		return err
+	}
+	command := newCommand(what, name, c.Reason)
+	sealed := key.Seal(command)
+	rec := control.CommandRecord(&sealed, command)
+	source := "weir/command/" + command.ID // a stream of its own: nothing comes before or after
+	var e schema.Encoder
+	e.Reset(source, schema.Incarnation{}, nil)
+	e.Append(&rec)
+	if err := r.producer.Send(ctx, ingest.Message{Topic: schema.TopicActions, Source: source, End: schema.Position{Offset: 1}, Count: 1, Value: e.Bytes()}); err != nil {
+		return err
+	}
+	if err := r.producer.Flush(ctx); err != nil {
+		return err
+	}
+	answered := errors.New("answered")
+	var answer *control.Decision
+	err = r.kafka.Follow(ctx, ends, func(b *schema.Batch) error {
+		for i := range b.Records {
+			d := new(control.Decision)
+			if b.Records[i].EventName != schema.EventDecision {
+				continue
+			}
+			if _, err := control.Unseal(&b.Records[i], d); err == nil && slices.Contains(d.Signals, command.ID) {
+				answer = d
+				return answered
+			}
+		}
+		return nil
+	}, func(ingest.TopicPartition, int64, error) {})
+	switch {
+	case answer == nil:
+		return fmt.Errorf("no decider answered within %v (%w); the command is good for 5 minutes, so one that starts until then obeys", answerTimeout, err)
+	case answer.Verdict == control.VerdictCommandFailed:
+		return fmt.Errorf("the decider refuses: %s", answer.Reason)
+	}
+	_, err = fmt.Fprintln(g.out, cell(answer.Sentence()))
+	return err
+}
+
+func newCommand(what, name, reason string) *control.Command {
+	by := "unknown"
+	if u, err := user.Current(); err == nil {
+		by = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		by += "@" + host
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // it never fails
+	return &control.Command{ID: hex.EncodeToString(id), What: what, Name: name, By: by, Reason: reason, At: time.Now().UnixNano()}
+}
+
+type historyCmd struct {
+	Since     time.Duration `help:"Only of the last time, such as 24h."`
+	Container string        `help:"Only of containers whose name or id begins so."`
+	Verdict   []string      `help:"Only these verdicts: act, would_act, notify, refused, breaker_opened …"`
+	Verify    bool          `help:"Check the chain of all decisions that Kafka has: nothing missing, nothing changed, and, with --trusted, everything signed."`
+	Trusted   []string      `help:"Files with the public keys of deciders, for --verify." placeholder:"FILE"`
+	JSON      bool          `help:"One JSON object a line."`
+}
+
+// history is what weir.actions holds.
+type history struct {
+	chain    []control.Sealed
+	outcomes map[string][]control.Outcome // by order
+	bad      []string
+}
+
+func (c historyCmd) Run(ctx context.Context, g *globals) error {
+	keys, err := control.ReadKeys(c.Trusted)
+	if err != nil {
+		return err
+	}
+	_, k, err := g.kafka()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	h, err := readHistory(ctx, k)
+	if err != nil {
+		return err
+	}
+	links, problems := control.Verify(h.chain, keys)
+	if err := c.show(g, h, links); err != nil || !c.Verify {
+		return err
+	}
+	if last, err := control.LastWritten(ctx, k.Journal(schema.TopicControl)); err != nil {
+		problems = append(problems, err.Error())
+	} else if n := len(links); n == 0 && last.Seq > 0 || n > 0 && (links[n-1].Chain != last.Chain || links[n-1].Seq != last.Seq-1 || h.chain[len(h.chain)-1].Hash != last.Head) {
+		problems = append(problems, fmt.Sprintf("the decider has written decisions up to %d, and the last ones are not there", last.Seq-1))
+	}
+	problems = append(problems, h.bad...)
+	for _, p := range problems {
+		fmt.Fprintln(g.err, "weir:", cell(p))
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("the history is not whole: %d problems", len(problems))
+	}
+	if len(links) == 0 {
+		_, err = fmt.Fprintln(g.out, "nothing was decided yet")
+		return err
+	}
+	_, err = fmt.Fprintf(g.out, "the chain is whole: decisions %d to %d, signatures %s\n", links[0].Seq, links[len(links)-1].Seq, map[bool]string{true: "checked", false: "not checked"}[len(keys) > 0])
+	return err
+}
+
+func readHistory(ctx context.Context, k *ingest.Kafka) (*history, error) {
+	h := &history{outcomes: map[string][]control.Outcome{}}
+	seen := map[string]bool{}
+	byPlace := map[string]*control.Decision{}
+	err := k.Scan(ctx, schema.TopicActions, time.Time{}, func(b *schema.Batch) error {
+		for i := range b.Records {
+			r := &b.Records[i]
+			switch r.EventName {
+			case schema.EventDecision:
+				d := new(control.Decision)
+				s, err := control.Unseal(r, d)
+				if err != nil {
+					h.bad = append(h.bad, err.Error())
+					continue
+				}
+				if hash, _ := r.Attr(schema.AttrActionHash); hash.Str != s.Hash {
+					h.bad = append(h.bad, fmt.Sprintf("decision %d is not what its hash says", d.Seq))
+				}
+				if !seen[s.Hash] {
+					seen[s.Hash] = true
+					byPlace[s.Hash] = d
+					h.chain = append(h.chain, s)
+				}
+			case schema.EventOutcome:
+				var o control.Outcome
+				if s, err := control.Unseal(r, &o); err != nil {
+					h.bad = append(h.bad, err.Error())
+				} else if !seen[s.Hash] {
+					seen[s.Hash] = true
+					h.outcomes[o.ID] = append(h.outcomes[o.ID], o)
+				}
+			}
+		}
+		return nil
+	}, func(err error) { h.bad = append(h.bad, err.Error()) })
+	slices.SortStableFunc(h.chain, func(a, b control.Sealed) int {
+		x, y := byPlace[a.Hash], byPlace[b.Hash]
+		return cmp.Or(cmp.Compare(x.Chain, y.Chain), cmp.Compare(x.Seq, y.Seq))
+	})
+	return h, err
+}
+
+func (c historyCmd) takes(d *control.Decision) bool {
+	if c.Since > 0 && time.Since(time.Unix(0, d.At)) > c.Since || len(c.Verdict) > 0 && !slices.Contains(c.Verdict, d.Verdict) {
+		return false
+	}
+	return c.Container == "" || d.Subject != nil && (strings.HasPrefix(d.Subject.Name, c.Container) || strings.HasPrefix(d.Subject.Container, c.Container))
+}
+
+func (c historyCmd) show(g *globals, h *history, links []*control.Decision) error {
+	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
+	if !c.JSON {
+		fmt.Fprintln(w, "TIME\tNO\tVERDICT\tWHAT\tOUTCOME")
+	}
+	for _, d := range links {
+		if !c.takes(d) {
+			continue
+		}
+		var outcomes []control.Outcome
+		if d.Order != nil {
+			outcomes = h.outcomes[d.Order.ID]
+		}
+		if c.JSON {
+			if err := json.NewEncoder(g.out).Encode(struct {
+				*control.Decision
+				Outcomes []control.Outcome `json:"outcomes,omitempty"`
+			}{d, outcomes}); err != nil {
+				return err
+			}
+			continue
+		}
+		var said []string
+		for _, o := range outcomes {
+			said = append(said, strings.TrimSuffix(o.Verdict+": "+o.Reason, ": "))
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", time.Unix(0, d.At).Format(time.DateTime), d.Seq, cell(d.Verdict), cell(d.Sentence()), cmp.Or(cell(strings.Join(said, "; ")), "-"))
+	}
+	return w.Flush()
+}

@@ -63,12 +63,12 @@ type Control struct {
 
 	turn    chan struct{} // holds one token: who has it may touch what follows
 	session *session
+	open    int // partitions of this process
 }
 
 // session is a stretch of time in which this process is the decider.
 type session struct {
 	decider *decider
-	open    int  // partitions
 	lost    bool // what the journal holds is not known any more: it must be read again
 	pruned  time.Time
 }
@@ -145,7 +145,7 @@ func (c *Control) Open(ctx context.Context, tp ingest.TopicPartition) (ingest.Pa
 		}
 		c.session = s
 	}
-	c.session.open++
+	c.open++
 	p := &partition{c: c, tp: tp, session: c.session, skip: map[uint64]bool{}}
 	for _, h := range c.session.decider.state.Handled[tp.String()] {
 		p.skip[h] = true
@@ -289,6 +289,55 @@ const inputsPerSave = 100
 // pruneEvery is between the looks for what can be forgotten.
 const pruneEvery = 10 * time.Minute
 
+func (s *session) prune(now time.Time) {
+	if now.Sub(s.pruned) > pruneEvery {
+		s.decider.state.prune(now, s.decider.byName)
+		s.decider.fleet.prune(now)
+		s.pruned = now
+	}
+}
+
+// lookEvery is between looks at subjects that wait.
+const lookEvery = time.Second
+
+// Run looks again at what could not be done at once, until ctx ends. It does nothing while this process stands by.
+func (c *Control) Run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := c.look(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("cannot decide on what waits; trying again", "err", err)
+		}
+	}
+}
+
+func (c *Control) look(ctx context.Context) (err error) {
+	if err := c.take(ctx); err != nil {
+		return nil
+	}
+	defer c.give()
+	if c.open == 0 {
+		return nil
+	}
+	if c.session == nil || c.session.lost {
+		// The partitions notice with their next commit, which comes only with the next record.
+		if c.session, err = c.takeOver(ctx); err != nil {
+			return err
+		}
+	}
+	now := c.now()
+	c.session.prune(now)
+	if !c.session.decider.wake(now) {
+		return nil
+	}
+	return c.save(ctx, c.session)
+}
+
 // partition collects the inputs of one partition.
 type partition struct {
 	c       *Control
@@ -333,7 +382,7 @@ func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error {
 		return err
 	}
 	defer p.c.give()
-	if p.session.lost {
+	if p.session.lost || p.session != p.c.session {
 		return errors.New("control: the state is not known any more and must be read again")
 	}
 	d := p.session.decider
@@ -341,11 +390,7 @@ func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error {
 	for len(p.inputs) > 0 {
 		n := min(len(p.inputs), inputsPerSave)
 		now := p.c.now()
-		if now.Sub(p.session.pruned) > pruneEvery {
-			d.state.prune(now, d.byName)
-			d.fleet.prune(now)
-			p.session.pruned = now
-		}
+		p.session.prune(now)
 		for i := range p.inputs[:n] {
 			d.take(now, &p.inputs[i])
 		}
@@ -368,7 +413,7 @@ func (p *partition) Close() error {
 		return nil
 	}
 	p.closed = true
-	if p.session.open--; p.session.open == 0 && p.c.session == p.session {
+	if p.c.open--; p.c.open == 0 {
 		p.c.session = nil
 		p.c.m.epoch.Set(0)
 	}

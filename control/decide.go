@@ -62,6 +62,11 @@ func (d *decider) take(now time.Time, in *input) {
 			}
 		case "docker.container.start", "docker.container.destroy":
 			delete(d.state.Ended, id)
+			d.relieve(id)
+		case "docker.container.health_status":
+			if in.change.detail == "healthy" {
+				d.relieve(id)
+			}
 		}
 	}
 	if in.trigger != nil {
@@ -100,6 +105,50 @@ func (d *decider) trigger(now time.Time, t *Trigger) {
 	}
 }
 
+// relieve gives up waiting for a container that was started or is healthy: if it fails again, there is another trigger.
+func (d *decider) relieve(id string) {
+	for _, e := range d.state.Entries {
+		if e.Waiting != nil && e.Waiting.Subject.Container == id {
+			e.Waiting = nil
+		}
+	}
+}
+
+// dueAtOnce bounds the work of one look at what waits.
+const dueAtOnce = 100
+
+// wake looks again at subjects that could not be acted on at once. It reports whether there were any.
+func (d *decider) wake(now time.Time) bool {
+	var due []string
+	for key, e := range d.state.Entries {
+		if e.Waiting != nil && now.UnixNano() >= e.Due {
+			due = append(due, key)
+		}
+	}
+	slices.Sort(due)
+	for _, key := range due[:min(len(due), dueAtOnce)] {
+		e := d.state.Entries[key]
+		p, t := d.byName[e.Policy], e.Waiting
+		e.Waiting = nil
+		age := time.Duration(now.UnixNano() - t.At)
+		unanswered := e.Order != "" && e.Outcome == "" && e.Order == orderID(p.Name, e.Subject, t.ID, e.Step, e.Times)
+		if age <= d.policies.MaxAge || age <= p.Reset && !unanswered {
+			d.decide(now, p, e, t, true)
+		}
+	}
+	return len(due) > 0
+}
+
+// wait keeps a trigger for another look, where the live state will show whether the trouble is still there.
+func (e *Entry) wait(t *Trigger, due int64) {
+	if t.Trouble != Beyond {
+		e.Waiting, e.Due = t, due
+	}
+}
+
+// retryEvery is between looks at a subject for which there was no budget, or of whose app too few are healthy.
+const retryEvery = 30 * time.Second
+
 // fire notes a trigger.
 func (e *Entry) fire(now time.Time, t *Trigger) {
 	e.Last = now.UnixNano()
@@ -125,11 +174,25 @@ func (e *Entry) fired(last int64, within time.Duration) (n int) {
 // call decides on what is enough trouble for an action.
 func (d *decider) call(now time.Time, p *Policy, e *Entry, t *Trigger) {
 	e.Called = now.UnixNano()
+	d.decide(now, p, e, t, false)
+}
+
+// decide acts, or refuses. again says that the trigger was refused before: that is not recorded anew for the same reason.
+func (d *decider) decide(now time.Time, p *Policy, e *Entry, t *Trigger, again bool) {
 	d.look(now, p, e, t)
 	if reason := d.against(now, p, e, t); reason != "" {
-		d.refuse(now, p, e, t, reason)
+		switch {
+		case reason == refusedBackoff, reason == refusedPending:
+			e.wait(t, max(e.NotBefore, e.Expires+1))
+		case strings.HasPrefix(reason, refusedBudget), reason == refusedHealthy:
+			e.wait(t, now.Add(retryEvery).UnixNano())
+		}
+		if !again || e.Refused != reason {
+			d.refuse(now, p, e, t, reason)
+		}
 		return
 	}
+	e.Waiting = nil
 	step := p.Steps[e.Step]
 	dec := d.decision(p, e, t)
 	dec.Verdict, dec.Action, dec.Step = VerdictAct, step.Action, e.Step+1
@@ -152,6 +215,11 @@ func (d *decider) call(now time.Time, p *Policy, e *Entry, t *Trigger) {
 	}
 	e.Order, e.Unhelped = id, false
 	e.NotBefore = now.Add(p.Backoff.after(e.Acts)).UnixNano()
+	if dec.Order != nil {
+		e.wait(t, max(e.NotBefore, e.Expires+1)) // until its outcome comes
+	} else {
+		e.Expires = 0
+	}
 	e.Acts++
 	e.Refused, e.Repeats = "", 0
 	d.append(now, dec)
@@ -360,6 +428,11 @@ func (d *decider) outcome(o *Outcome) {
 	for _, e := range d.state.Entries {
 		if e.Order == o.ID && e.Outcome == "" {
 			e.Outcome = o.Verdict
+			if w := e.Waiting; w != nil && o.ID == orderID(e.Policy, e.Subject, w.ID, e.Step, e.Times) {
+				e.Waiting = nil // it was for this one
+			} else if w != nil {
+				e.Due = e.NotBefore // there is no need to wait for the order's end
+			}
 			return
 		}
 	}

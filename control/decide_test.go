@@ -55,6 +55,19 @@ func newWorld(t *testing.T, text string) *world {
 func (w *world) take(in input) []string {
 	w.t.Helper()
 	w.d.take(w.now, &in)
+	return w.said()
+}
+
+// wake lets time pass and tells what was decided on what waited.
+func (w *world) wake(pass time.Duration) []string {
+	w.t.Helper()
+	w.now = w.now.Add(pass)
+	w.d.wake(w.now)
+	return w.said()
+}
+
+func (w *world) said() []string {
+	w.t.Helper()
 	var said []string
 	for _, s := range w.d.state.Outbox {
 		var d Decision
@@ -149,6 +162,40 @@ func TestEscalation(t *testing.T) {
 	w.want("after all steps", w.die(web), "refused steps_exhausted")
 	w.now = w.now.Add(2 * time.Hour)
 	w.want("after a quiet time", w.die(web), "act restart 1")
+}
+
+// TestWaiting has containers that die once more while they rest: nothing else would tell of them.
+func TestWaiting(t *testing.T) {
+	w := newWorld(t, "budgets:\n  total: {actions: 2, per: 10m}"+restartOnDeath)
+	web, other := container("web-1"), container("other-1")
+	w.want("first", w.die(web), "act restart 1")
+	w.want("dies while the order is out", w.die(web), "refused order_pending")
+	w.done("heal", web, OutcomeDone)
+	w.want("not yet", w.wake(20*time.Second))
+	w.want("after the pause", w.wake(11*time.Second), "act recreate 2")
+	w.done("heal", web, OutcomeDone)
+	w.want("it helped", w.wake(5*time.Minute))
+
+	w.want("no budget", w.die(other), "refused budget_total")
+	w.want("still none, not recorded again", w.wake(time.Minute))
+	w.want("when there is", w.wake(5*time.Minute), "act restart 1")
+	w.want("no executor answers, and it is old by now", w.wake(10*time.Minute))
+	for _, e := range w.d.state.Entries {
+		if e.Waiting != nil {
+			t.Errorf("%s still waits", e.Subject)
+		}
+	}
+
+	w = newWorld(t, restartOnDeath)
+	w.want("first", w.die(web), "act restart 1")
+	first := w.d.state.Entries["heal/"+web.Key()].Order
+	w.want("unanswered", w.wake(62*time.Second), "act restart 1")
+	if again := w.d.state.Entries["heal/"+web.Key()].Order; again != first {
+		t.Errorf("the order that nobody answered has another id: %s, %s", first, again)
+	}
+	w.take(w.event(web, "docker.container.start", "", ""))
+	w.want("it was started", w.wake(3*time.Minute))
+	w.want("signals that the live state does not show are not kept", w.signal(container("web-2"), signal.SilentContainer))
 }
 
 func TestStepIsTriedAgainWhereItWasNotDone(t *testing.T) {

@@ -59,6 +59,8 @@ type Entry struct {
 	Expires   int64    `json:"expires,omitempty"`
 	Outcome   string   `json:"outcome,omitempty"`
 	Unhelped  bool     `json:"unhelped,omitempty"`
+	Waiting   *Trigger `json:"waiting,omitempty"` // looked at again at Due, if nothing says before that the trouble is over
+	Due       int64    `json:"due,omitempty"`
 	Refused   string   `json:"refused,omitempty"` // reason of the last refusal that was recorded
 	RefusedAt int64    `json:"refused_at,omitempty"`
 	Repeats   int      `json:"repeats,omitempty"`

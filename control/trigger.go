@@ -9,14 +9,14 @@ import (
 
 // Trigger is a signal or an event that may call for an action.
 type Trigger struct {
-	ID      string // of the signal or the record
-	Signal  string // kind of a signal
-	Rule    string
-	Event   string // name of an event
-	Detail  string
-	Trouble string
-	At      int64 // Unix ns
-	Subject Subject
+	ID      string  `json:"id"`               // of the signal or the record
+	Signal  string  `json:"signal,omitempty"` // kind of a signal
+	Rule    string  `json:"rule,omitempty"`
+	Event   string  `json:"event,omitempty"` // name of an event
+	Detail  string  `json:"detail,omitempty"`
+	Trouble string  `json:"trouble"`
+	At      int64   `json:"at"` // Unix ns
+	Subject Subject `json:"subject"`
 }
 
 func (t *Trigger) what() string {

@@ -113,7 +113,16 @@ var componentsByName = map[string]component{
 		}
 		c := r.cfg.Consumer.For("control", schema.TopicEvents, schema.TopicSignals, schema.TopicActions)
 		c.OneMember, c.CommitBytes = true, min(c.CommitBytes, control.MaxCommitBytes)
-		return r.consumer(c, sink)
+		consume, err := r.consumer(c, sink)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error {
+			both, ctx := errgroup.WithContext(ctx)
+			both.Go(func() error { return consume(ctx) })
+			both.Go(func() error { return sink.Run(ctx) })
+			return both.Wait()
+		}, nil
 	},
 	"executor": func(r *runtime) (func(context.Context) error, error) {
 		x, err := executor.New(r.cfg.Executor, r.kafka, r.producer, r.log, r.reg)

@@ -1,5 +1,6 @@
 // Command writer is what the end-to-end tests' containers run: it writes numbered lines, then exits or waits to be removed.
-// A line names the run too, since a container that is restarted begins anew.
+// A line names the run too, since a container that is restarted begins anew. With CRASHES it fails at its first so many starts,
+// which it counts in /data.
 package main
 
 import (
@@ -18,7 +19,21 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
+// crash ends the process if it was not started often enough yet.
+func crash(times int) {
+	const counter = "/data/starts"
+	b, _ := os.ReadFile(counter)
+	started, _ := strconv.Atoi(string(b))
+	if started < times {
+		if err := os.WriteFile(counter, []byte(strconv.Itoa(started+1)), 0o644); err != nil {
+			fmt.Println(err)
+		}
+		os.Exit(1)
+	}
+}
+
 func main() {
+	crash(number("CRASHES", 0))
 	lines, seconds := number("LINES", 1000), number("SECONDS", 10)
 	out, errs := bufio.NewWriter(os.Stdout), bufio.NewWriter(os.Stderr)
 	short, long := strings.Repeat("abcdefghij", 18), strings.Repeat("0123456789", 4100)

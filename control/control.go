@@ -289,6 +289,21 @@ const inputsPerSave = 100
 // pruneEvery is between the looks for what can be forgotten.
 const pruneEvery = 10 * time.Minute
 
+// dropGone takes the triggers of containers away that are removed by a later input: an agent that begins anew tells of the engine's last events at
+// once.
+func dropGone(inputs []input, passed func()) {
+	gone := map[string]bool{}
+	for i := len(inputs) - 1; i >= 0; i-- {
+		in := &inputs[i]
+		if in.change != nil && in.change.event == "docker.container.destroy" {
+			gone[in.change.subject.Container] = true
+		} else if in.trigger != nil && gone[in.trigger.Subject.Container] {
+			in.trigger = nil
+			passed()
+		}
+	}
+}
+
 func (s *session) prune(now time.Time) {
 	if now.Sub(s.pruned) > pruneEvery {
 		s.decider.state.prune(now, s.decider.byName)
@@ -387,6 +402,7 @@ func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error {
 	}
 	d := p.session.decider
 	key, all := p.tp.String(), len(p.inputs)+len(p.again)
+	dropGone(p.inputs, func() { p.c.m.passed.WithLabelValues("gone").Inc() })
 	for len(p.inputs) > 0 {
 		n := min(len(p.inputs), inputsPerSave)
 		now := p.c.now()

@@ -182,7 +182,9 @@ func (d *decider) decide(now time.Time, p *Policy, e *Entry, t *Trigger, again b
 	d.look(now, p, e, t)
 	if reason := d.against(now, p, e, t); reason != "" {
 		switch {
-		case reason == refusedBackoff, reason == refusedPending:
+		case reason == refusedBackoff:
+			e.wait(t, e.NotBefore)
+		case reason == refusedPending:
 			e.wait(t, max(e.NotBefore, e.Expires+1))
 		case strings.HasPrefix(reason, refusedBudget), reason == refusedHealthy:
 			e.wait(t, now.Add(retryEvery).UnixNano())

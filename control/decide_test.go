@@ -174,7 +174,9 @@ func TestWaiting(t *testing.T) {
 	w.want("not yet", w.wake(20*time.Second))
 	w.want("after the pause", w.wake(11*time.Second), "act recreate 2")
 	w.done("heal", web, OutcomeDone)
-	w.want("it helped", w.wake(5*time.Minute))
+	w.want("dies while it rests", w.die(web), "refused backoff")
+	w.want("the last step", w.wake(61*time.Second), "notify notify 3")
+	w.want("nothing more", w.wake(4*time.Minute))
 
 	w.want("no budget", w.die(other), "refused budget_total")
 	w.want("still none, not recorded again", w.wake(time.Minute))

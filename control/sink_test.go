@@ -252,8 +252,11 @@ func model(t *testing.T, seed uint64) {
 	var chain []Sealed
 	for _, at := range slices.SortedFunc(maps.Keys(out.sent), schema.Position.Compare) {
 		chain = append(chain, out.sent[at])
+		if !key.Public().Signed(out.sent[at]) {
+			t.Errorf("the decision at %v is not signed", at)
+		}
 	}
-	links, problems := Verify(chain, key.Public())
+	links, problems := Verify(chain)
 	if len(problems) > 0 {
 		t.Fatalf("%d links: %v", len(chain), problems)
 	}
@@ -278,5 +281,18 @@ func model(t *testing.T, seed uint64) {
 		if n != 1 {
 			t.Errorf("%s was decided on %d times", name, n)
 		}
+	}
+}
+
+func TestDropGone(t *testing.T) {
+	in := func(id, event string) input {
+		s := Subject{Container: id}
+		return input{change: &change{subject: s, event: event}, trigger: &Trigger{Subject: s}}
+	}
+	inputs := []input{in("a", "docker.container.die"), in("b", "docker.container.die"), {change: &change{subject: Subject{Container: "a"}, event: "docker.container.destroy"}}, in("a", "docker.container.die"), {command: &Command{}}}
+	n := 0
+	dropGone(inputs, func() { n++ })
+	if n != 1 || inputs[0].trigger != nil || inputs[0].change == nil || inputs[1].trigger == nil || inputs[3].trigger == nil {
+		t.Errorf("%d dropped: %+v", n, inputs)
 	}
 }

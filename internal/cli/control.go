@@ -212,7 +212,7 @@ type historyCmd struct {
 type history struct {
 	chain    []control.Sealed
 	outcomes map[string][]control.Outcome // by order
-	bad      []string
+	strange  []string // records that are not what they should be
 }
 
 func (c historyCmd) Run(ctx context.Context, g *globals) error {
@@ -229,7 +229,17 @@ func (c historyCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	links, problems := control.Verify(h.chain, keys)
+	// Anybody who may write to the topic can put something there; it is told, and is no part of the chain.
+	if len(keys) > 0 {
+		h.chain = slices.DeleteFunc(h.chain, func(s control.Sealed) bool {
+			if keys.Signed(s) {
+				return false
+			}
+			h.strange = append(h.strange, "signed by no trusted key: "+s.Payload[:min(200, len(s.Payload))])
+			return true
+		})
+	}
+	links, problems := control.Verify(h.chain)
 	if err := c.show(g, h, links); err != nil || !c.Verify {
 		return err
 	}
@@ -238,7 +248,9 @@ func (c historyCmd) Run(ctx context.Context, g *globals) error {
 	} else if n := len(links); n == 0 && last.Seq > 0 || n > 0 && (links[n-1].Chain != last.Chain || links[n-1].Seq != last.Seq-1 || h.chain[len(h.chain)-1].Hash != last.Head) {
 		problems = append(problems, fmt.Sprintf("the decider has written decisions up to %d, and the last ones are not there", last.Seq-1))
 	}
-	problems = append(problems, h.bad...)
+	for _, s := range h.strange {
+		fmt.Fprintln(g.err, "weir: not a decision:", cell(s))
+	}
 	for _, p := range problems {
 		fmt.Fprintln(g.err, "weir:", cell(p))
 	}
@@ -265,11 +277,11 @@ func readHistory(ctx context.Context, k *ingest.Kafka) (*history, error) {
 				d := new(control.Decision)
 				s, err := control.Unseal(r, d)
 				if err != nil {
-					h.bad = append(h.bad, err.Error())
+					h.strange = append(h.strange, err.Error())
 					continue
 				}
 				if hash, _ := r.Attr(schema.AttrActionHash); hash.Str != s.Hash {
-					h.bad = append(h.bad, fmt.Sprintf("decision %d is not what its hash says", d.Seq))
+					h.strange = append(h.strange, fmt.Sprintf("decision %d is not what its hash says", d.Seq))
 				}
 				if !seen[s.Hash] {
 					seen[s.Hash] = true
@@ -279,7 +291,7 @@ func readHistory(ctx context.Context, k *ingest.Kafka) (*history, error) {
 			case schema.EventOutcome:
 				var o control.Outcome
 				if s, err := control.Unseal(r, &o); err != nil {
-					h.bad = append(h.bad, err.Error())
+					h.strange = append(h.strange, err.Error())
 				} else if !seen[s.Hash] {
 					seen[s.Hash] = true
 					h.outcomes[o.ID] = append(h.outcomes[o.ID], o)
@@ -287,7 +299,7 @@ func readHistory(ctx context.Context, k *ingest.Kafka) (*history, error) {
 			}
 		}
 		return nil
-	}, func(err error) { h.bad = append(h.bad, err.Error()) })
+	}, func(err error) { h.strange = append(h.strange, err.Error()) })
 	slices.SortStableFunc(h.chain, func(a, b control.Sealed) int {
 		x, y := byPlace[a.Hash], byPlace[b.Hash]
 		return cmp.Or(cmp.Compare(x.Chain, y.Chain), cmp.Compare(x.Seq, y.Seq))

@@ -31,6 +31,8 @@ type Config struct {
 	Policies    string   `yaml:"policies"`      // the policy file; empty: a built-in policy that only observes
 	SignKeyFile string   `yaml:"sign_key_file"` // Ed25519, PKCS#8, PEM; needed as soon as a policy acts
 	CommandKeys []string `yaml:"command_keys"`  // files with the public keys of those who may freeze, unfreeze and close breakers
+	// ExecutorKeys are files with the public keys of executors. Where there are any, an outcome that none of them signed does not count.
+	ExecutorKeys []string `yaml:"executor_keys"`
 }
 
 // MaxCommitBytes is the most that one partition should collect for a commit: the state has the hashes of its triggers.
@@ -54,7 +56,7 @@ type journal interface {
 type Control struct {
 	policies *Policies
 	key      *Key
-	commands Keys
+	trusted  Trusted
 	journal  journal
 	out      sender
 	now      func() time.Time
@@ -92,22 +94,25 @@ func New(cfg Config, policies *Policies, k *ingest.Kafka, out *ingest.Producer, 
 			return nil, fmt.Errorf("control.sign_key_file: %w", err)
 		}
 	}
-	commands, err := ReadKeys(cfg.CommandKeys)
-	if err != nil {
+	var trusted Trusted
+	if trusted.Commands, err = ReadKeys(cfg.CommandKeys); err != nil {
 		return nil, fmt.Errorf("control.command_keys: %w", err)
+	}
+	if trusted.Executors, err = ReadKeys(cfg.ExecutorKeys); err != nil {
+		return nil, fmt.Errorf("control.executor_keys: %w", err)
 	}
 	if policies.Acting() && key == nil {
 		return nil, errors.New("control.sign_key_file: is needed, because a policy's mode is act; make keys with `weir control keygen`")
 	}
-	if policies.Acting() && len(commands) == 0 {
+	if policies.Acting() && len(trusted.Commands) == 0 {
 		return nil, errors.New("control.command_keys: at least one is needed, because a policy's mode is act: without it nobody can freeze it or close a breaker")
 	}
-	return newControl(policies, key, commands, k.Journal(schema.TopicControl), out, time.Now, log, reg), nil
+	return newControl(policies, key, trusted, k.Journal(schema.TopicControl), out, time.Now, log, reg), nil
 }
 
-func newControl(policies *Policies, key *Key, commands Keys, j journal, out sender, now func() time.Time, log *slog.Logger, reg prometheus.Registerer) *Control {
+func newControl(policies *Policies, key *Key, trusted Trusted, j journal, out sender, now func() time.Time, log *slog.Logger, reg prometheus.Registerer) *Control {
 	f := promauto.With(reg)
-	c := &Control{policies: policies, key: key, commands: commands, journal: j, out: out, now: now, log: log.With("component", "control"), turn: make(chan struct{}, 1), m: metrics{
+	c := &Control{policies: policies, key: key, trusted: trusted, journal: j, out: out, now: now, log: log.With("component", "control"), turn: make(chan struct{}, 1), m: metrics{
 		decisions:  f.NewCounterVec(prometheus.CounterOpts{Name: "weir_control_decisions_total", Help: "Decisions, by policy and verdict."}, []string{"policy", "verdict"}),
 		passed:     f.NewCounterVec(prometheus.CounterOpts{Name: "weir_control_passed_total", Help: "What called for a decision and got no record of its own, by reason."}, []string{"reason"}),
 		bad:        f.NewCounter(prometheus.CounterOpts{Name: "weir_control_bad_records_total", Help: "Signals, outcomes and commands that could not be read."}),
@@ -181,7 +186,7 @@ func (c *Control) takeOver(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	now := c.now()
-	d := newDecider(c.policies, c.key, c.commands, state, fleet, func(reason string) { c.m.passed.WithLabelValues(reason).Inc() })
+	d := newDecider(c.policies, c.key, c.trusted, state, fleet, func(reason string) { c.m.passed.WithLabelValues(reason).Inc() })
 	if state.Chain == 0 {
 		state.Chain = now.UnixNano()
 	}

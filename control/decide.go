@@ -33,12 +33,18 @@ type decider struct {
 	key      *Key
 	state    *State
 	fleet    *Fleet
-	commands Keys // of those who may command
+	trusted  Trusted
 	passed   func(reason string)
 }
 
-func newDecider(p *Policies, key *Key, commands Keys, s *State, f *Fleet, passed func(string)) *decider {
-	d := &decider{policies: p, byName: map[string]*Policy{}, key: key, state: s, fleet: f, commands: commands, passed: passed}
+// Trusted are the keys of those who speak to the decider.
+type Trusted struct {
+	Commands  Keys // of people
+	Executors Keys // none: outcomes need no signature
+}
+
+func newDecider(p *Policies, key *Key, trusted Trusted, s *State, f *Fleet, passed func(string)) *decider {
+	d := &decider{policies: p, byName: map[string]*Policy{}, key: key, state: s, fleet: f, trusted: trusted, passed: passed}
 	for i := range p.Policies {
 		d.byName[p.Policies[i].Name] = &p.Policies[i]
 	}
@@ -49,7 +55,7 @@ func newDecider(p *Policies, key *Key, commands Keys, s *State, f *Fleet, passed
 func (d *decider) take(now time.Time, in *input) {
 	switch {
 	case in.outcome != nil:
-		d.outcome(in.outcome)
+		d.outcome(in.outcome, in.sealed)
 	case in.command != nil:
 		d.command(now, in.command, in.sealed)
 	}
@@ -425,8 +431,12 @@ func (d *decider) append(now time.Time, dec *Decision) {
 	s.Outbox = append(s.Outbox, sealed)
 }
 
-// outcome notes what became of an order. A forged one can at most have a subject's next step come sooner, within the budgets.
-func (d *decider) outcome(o *Outcome) {
+// outcome notes what became of an order. A forged one can at most have a subject's next step come sooner, within the budgets, or a breaker open.
+func (d *decider) outcome(o *Outcome, sealed Sealed) {
+	if len(d.trusted.Executors) > 0 && !d.trusted.Executors.Signed(sealed) {
+		d.passed("outcome_not_signed")
+		return
+	}
 	for _, e := range d.state.Entries {
 		if e.Order == o.ID && e.Outcome == "" {
 			e.Outcome = o.Verdict
@@ -446,7 +456,7 @@ func (d *decider) command(now time.Time, c *Command, sealed Sealed) {
 	age := time.Duration(now.UnixNano() - c.At)
 	_, done := d.state.Commands[c.ID]
 	switch {
-	case !d.commands.Signed(sealed):
+	case !d.trusted.Commands.Signed(sealed):
 		dec.Reason = "no trusted key signed it"
 	case done:
 		dec.Reason = "it was carried out before"

@@ -13,6 +13,8 @@ import (
 	"weir/processor/signal"
 )
 
+var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC) // of a Wednesday
+
 // world is a decider with a clock that the test moves.
 type world struct {
 	t   *testing.T
@@ -46,8 +48,8 @@ func newTestKey(t *testing.T) *Key {
 func newWorld(t *testing.T, text string) *world {
 	t.Helper()
 	key := newTestKey(t)
-	w := &world{t: t, now: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC), key: key} // a Wednesday
-	w.d = newDecider(parse(t, text), newTestKey(t), key.Public(), newState(), newFleet(), func(string) {})
+	w := &world{t: t, now: noon, key: key}
+	w.d = newDecider(parse(t, text), newTestKey(t), Trusted{Commands: key.Public()}, newState(), newFleet(), func(string) {})
 	return w
 }
 
@@ -418,6 +420,26 @@ func TestRoomForSubjects(t *testing.T) {
 		t.Errorf("%d entries", n)
 	}
 	w.want("it is remembered", w.die(web), "refused order_pending")
+}
+
+func TestOutcomesNeedASignatureWhereKeysAreGiven(t *testing.T) {
+	w := newWorld(t, restartOnDeath)
+	node := newTestKey(t)
+	w.d.trusted.Executors = node.Public()
+	web := container("web-1")
+	w.want("first", w.die(web), "act restart 1")
+	e := w.d.state.Entries["heal/"+web.Key()]
+	o := &Outcome{ID: e.Order, Verdict: OutcomeDone}
+	for _, key := range []*Key{nil, newTestKey(t)} {
+		w.take(input{outcome: o, sealed: key.Seal(o)})
+		if e.Outcome != "" {
+			t.Error("a forged outcome counts")
+		}
+	}
+	w.take(input{outcome: o, sealed: node.Seal(o)})
+	if e.Outcome != OutcomeDone {
+		t.Error("a signed outcome does not count")
+	}
 }
 
 func TestOrderIDs(t *testing.T) {

@@ -135,7 +135,7 @@ func TestSink(t *testing.T) {
 			t.Fatal(err)
 		}
 		return sinktest.Harness{New: func(*testing.T) ingest.Sink {
-			return newControl(&policies, nil, nil, &handle{t: j}, out, time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+			return newControl(&policies, nil, Trusted{}, &handle{t: j}, out, time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		}}
 	})
 }
@@ -190,7 +190,7 @@ func model(t *testing.T, seed uint64) {
 	committed := [2]int{} // Kafka's offsets
 	start := func() *process {
 		h := &handle{t: j}
-		p := &process{h: h, next: committed, c: newControl(policies, key, nil, h, out, func() time.Time { return now }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())}
+		p := &process{h: h, next: committed, c: newControl(policies, key, Trusted{}, h, out, func() time.Time { return now }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())}
 		return p
 	}
 	// step writes and commits a few batches of one partition; it reports whether the process goes on.

@@ -38,7 +38,7 @@ type input struct {
 	change  *change
 	outcome *Outcome
 	command *Command
-	sealed  Sealed // of the command
+	sealed  Sealed // of the outcome or the command
 }
 
 // change is what an event says of a container's life.
@@ -86,7 +86,7 @@ func read(b *schema.Batch, r *schema.Record) (in input, bad error) {
 		in.trigger = t
 	case r.EventName == schema.EventOutcome:
 		in.outcome = new(Outcome)
-		_, bad = Unseal(r, in.outcome)
+		in.sealed, bad = Unseal(r, in.outcome)
 	case r.EventName == schema.EventCommand:
 		in.command = new(Command)
 		in.sealed, bad = Unseal(r, in.command)

@@ -14,14 +14,15 @@ import (
 
 // Config of the executor. What it allows holds whatever a decider orders.
 type Config struct {
-	Name        string             `yaml:"name"`         // whose orders it carries out: the node's, as agent.node has it
-	DockerHost  string             `yaml:"docker_host"`  // as agent.docker_host; none where no containers are acted on
-	StateDir    string             `yaml:"state_dir"`    // holds the ledger of orders
-	TrustedKeys []string           `yaml:"trusted_keys"` // files with the public keys of deciders
-	Actions     []string           `yaml:"actions"`      // those that it carries out
-	Limit       control.Budget     `yaml:"limit"`        // of this executor, over a sliding window
-	Never       control.Match      `yaml:"never"`        // containers that any of these lists names are never acted on
-	Webhooks    map[string]Webhook `yaml:"webhooks"`     // by name; an order gives the name alone
+	Name        string             `yaml:"name"`          // whose orders it carries out: the node's, as agent.node has it
+	DockerHost  string             `yaml:"docker_host"`   // as agent.docker_host; none where no containers are acted on
+	StateDir    string             `yaml:"state_dir"`     // holds the ledger of orders
+	TrustedKeys []string           `yaml:"trusted_keys"`  // files with the public keys of deciders
+	SignKeyFile string             `yaml:"sign_key_file"` // this executor's own key, for outcomes; where control.executor_keys has its public half
+	Actions     []string           `yaml:"actions"`       // those that it carries out
+	Limit       control.Budget     `yaml:"limit"`         // of this executor, over a sliding window
+	Never       control.Match      `yaml:"never"`         // containers that any of these lists names are never acted on
+	Webhooks    map[string]Webhook `yaml:"webhooks"`      // by name; an order gives the name alone
 	Kubernetes  Kubernetes         `yaml:"kubernetes"`
 }
 

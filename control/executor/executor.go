@@ -38,8 +38,9 @@ type orders interface {
 type Executor struct {
 	cfg    Config
 	keys   control.Keys
-	engine engine   // nil where there is none
-	kube   *cluster // likewise
+	key    *control.Key // its own; nil: outcomes are not signed
+	engine engine       // nil where there is none
+	kube   *cluster     // likewise
 	hooks  *hooks
 	in     orders
 	out    sender
@@ -82,6 +83,11 @@ func New(cfg Config, k *ingest.Kafka, out *ingest.Producer, log *slog.Logger, re
 	if cfg.DockerHost != NoDocker {
 		if x.engine, err = newDocker(cfg.DockerHost); err != nil {
 			return nil, err
+		}
+	}
+	if cfg.SignKeyFile != "" {
+		if x.key, err = control.ReadKey(cfg.SignKeyFile); err != nil {
+			return nil, fmt.Errorf("executor.sign_key_file: %w", err)
 		}
 	}
 	x.kube = newCluster(cfg.Kubernetes)
@@ -272,7 +278,7 @@ func (x *Executor) send(ctx context.Context, o *control.Outcome) error {
 	source, born := "weir/executor/"+x.cfg.Name, schema.Incarnation{Start: x.ledger.Born}
 	var e schema.Encoder
 	e.Reset(source, born, []schema.Attr{schema.String(schema.AttrHostName, x.cfg.Name)})
-	sealed := (*control.Key)(nil).Seal(o)
+	sealed := x.key.Seal(o)
 	r := control.OutcomeRecord(&sealed, o)
 	e.Append(&r)
 	return x.out.Send(ctx, ingest.Message{Topic: schema.TopicActions, Source: source, Begin: schema.Position{Incarnation: born, Offset: o.Seq}, End: schema.Position{Incarnation: born, Offset: o.Seq + 1}, Count: 1, Value: e.Bytes()})

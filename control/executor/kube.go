@@ -3,20 +3,18 @@ package executor
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"weir/control"
+	"weir/internal/secret"
 )
 
 // cluster asks the Kubernetes API, for pods and nodes, over net/http (docs/decisions/0006).
@@ -149,11 +147,11 @@ func (c *cluster) do(ctx context.Context, method, path string, body, into any) e
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.cfg.TokenFile != "" {
-		token, err := os.ReadFile(c.cfg.TokenFile)
+		token, err := secret.Read("", c.cfg.TokenFile)
 		if err != nil {
 			return fmt.Errorf("executor.kubernetes.token_file: %w", err)
 		}
-		req.Header.Set("Authorization", "Bearer "+string(bytes.TrimSpace(token)))
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	client, err := c.client()
 	if err != nil {
@@ -189,15 +187,9 @@ func (c *cluster) do(ctx context.Context, method, path string, body, into any) e
 
 // client is made for each request: they are few, and the authorities' file may change.
 func (c *cluster) client() (*http.Client, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.cfg.CAFile != "" {
-		pem, err := os.ReadFile(c.cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("executor.kubernetes.ca_file: %w", err)
-		}
-		if t.RootCAs = x509.NewCertPool(); !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("executor.kubernetes.ca_file: %s holds no certificate in PEM", c.cfg.CAFile)
-		}
+	t, err := secret.TLS(c.cfg.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("executor.kubernetes.%w", err)
 	}
 	return &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: t, ForceAttemptHTTP2: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil // the token is for this server

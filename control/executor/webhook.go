@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"weir/control"
+	"weir/internal/secret"
 )
 
 // hooks calls webhooks. A redirect is not followed: the token is for the address that the configuration names.
@@ -43,11 +43,11 @@ func (h *hooks) call(ctx context.Context, d *control.Decision) error {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", d.Order.ID)
 	if hook.TokenFile != "" {
-		token, err := os.ReadFile(hook.TokenFile)
+		token, err := secret.Read("", hook.TokenFile)
 		if err != nil {
-			return err
+			return fmt.Errorf("token_file: %w", err)
 		}
-		req.Header.Set("Authorization", "Bearer "+string(bytes.TrimSpace(token)))
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := h.http.Do(req)
 	if err != nil {

@@ -52,6 +52,9 @@ func TestCommandLine(t *testing.T) {
 		t.Setenv(name, "")
 	}
 	bad := writeConfig(t, "kafka:\n  compression: brotli\n")
+	badPolicies := writeConfig(t, "policies:\n- {name: x, mode: on, on: [{signal: oom}], steps: [{action: restart}]}\n")
+	acting := writeConfig(t, "policies:\n- {name: x, mode: act, on: [{signal: oom}], steps: [{action: restart}]}\n")
+	actingConfig := writeConfig(t, "control:\n  policies: "+acting+"\n")
 	for _, c := range []struct {
 		args string
 		exit int
@@ -68,6 +71,12 @@ func TestCommandLine(t *testing.T) {
 		{"index apply", 1, "addresses: at least one URL is needed"},
 		{"index apply --help", 0, "--dry-run"},
 		{"deadletter replay", 1, "choose what to replay"},
+		{"control --help", 0, "close-breaker"},
+		{"control check " + badPolicies, 1, badPolicies + `:2: policies[0].mode: "on" is neither`},
+		{"control check " + acting, 0, "the policies are good: 1, acting: true"},
+		{"control freeze --reason x", 2, "--key"},
+		{"control --config " + actingConfig, 1, "control.sign_key_file: is needed"},
+		{"executor", 1, "trusted_keys: name at least one"},
 	} {
 		exit, stdout, stderr := weir(strings.Fields(c.args)...)
 		if exit != c.exit || !strings.Contains(stdout+stderr, c.want) {

@@ -212,7 +212,7 @@ type historyCmd struct {
 type history struct {
 	chain    []control.Sealed
 	outcomes map[string][]control.Outcome // by order
-	strange  []string // records that are not what they should be
+	strange  []string                     // records that are not what they should be
 }
 
 func (c historyCmd) Run(ctx context.Context, g *globals) error {

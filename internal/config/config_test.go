@@ -51,3 +51,49 @@ func TestDefaultsAndEnvironment(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+func TestBadPolicies(t *testing.T) {
+	files, err := filepath.Glob("testdata/policies/*.bad.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = LoadPolicies(f)
+		if err == nil {
+			t.Errorf("%s was taken", f)
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if want, ok := strings.CutPrefix(strings.TrimSpace(line), "# want: "); ok && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: the error does not say %q:\n%v", f, want, err)
+			}
+		}
+	}
+	if _, err := LoadPolicies("testdata/policies/none.yaml"); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// TestDocumentedPolicies takes the example of the documentation.
+func TestDocumentedPolicies(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/control.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/control.md has no example")
+	}
+	f := filepath.Join(t.TempDir(), "policies.yaml")
+	if err := os.WriteFile(f, []byte(example), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := LoadPolicies(f); err != nil || len(p.Policies) < 3 || !p.Acting() {
+		t.Errorf("%d policies, %v", len(p.Policies), err)
+	}
+}

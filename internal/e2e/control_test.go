@@ -89,7 +89,7 @@ func newHeal(t *testing.T) *heal {
 	t.Helper()
 	h := &heal{rig: newRig(t, "heal"), t: t, work: t.TempDir()}
 	h.config = filepath.Join(h.work, "control.yaml")
-	for _, key := range []string{"decider", "ann", "thief"} {
+	for _, key := range []string{"decider", "node", "ann", "thief"} {
 		h.weir("control", "keygen", filepath.Join(h.work, key+".pem"))
 	}
 	text := fmt.Sprintf(`
@@ -100,11 +100,13 @@ control:
   policies: %[2]s/policies.yaml
   sign_key_file: %[2]s/decider.pem
   command_keys: [%[2]s/ann.pub]
+  executor_keys: [%[2]s/node.pub]
 executor:
   name: %[3]s
   docker_host: unix://%[2]s/engine.sock
   state_dir: %[2]s/executor
   trusted_keys: [%[2]s/decider.pub]
+  sign_key_file: %[2]s/node.pem
 `, strings.Join(strings.Split(os.Getenv("WEIR_KAFKA_BROKERS"), ","), ", "), h.work, h.node)
 	for name, text := range map[string]string{"control.yaml": text, "policies.yaml": fmt.Sprintf(controlPolicies, h.node)} {
 		if err := os.WriteFile(filepath.Join(h.work, name), []byte(text), 0o600); err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -31,6 +32,7 @@ type controlCmds struct {
 	Freeze   freezeCmd       `cmd:"" help:"Let nothing be done until it is unfrozen."`
 	Unfreeze unfreezeCmd     `cmd:"" help:"Let things be done again."`
 	Close    closeCmd        `cmd:"" name:"close-breaker" help:"Close a breaker, after a person has looked."`
+	Simulate simulateCmd     `cmd:"" help:"Take recorded events and signals through a policy file, and print what would have been decided."`
 	Keygen   keygenCmd       `cmd:"" help:"Make an Ed25519 key: FILE for its owner alone, and beside it FILE's public half as .pub."`
 }
 
@@ -343,4 +345,62 @@ func (c historyCmd) show(g *globals, h *history, links []*control.Decision) erro
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", time.Unix(0, d.At).Format(time.DateTime), d.Seq, cell(d.Verdict), cell(d.Sentence()), cmp.Or(cell(strings.Join(said, "; ")), "-"))
 	}
 	return w.Flush()
+}
+
+type simulateCmd struct {
+	File  string        `arg:"" help:"The policy file."`
+	Since time.Duration `help:"How far back to begin, as far as Kafka has it." default:"24h"`
+	JSON  bool          `help:"One JSON object a line."`
+}
+
+// maxInputs bounds the memory of a simulation: about a gigabyte.
+const maxInputs = 2_000_000
+
+func (c simulateCmd) Run(ctx context.Context, g *globals) error {
+	policies, err := config.LoadPolicies(c.File)
+	if err != nil {
+		return err
+	}
+	_, k, err := g.kafka()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	var all []control.Input
+	for _, topic := range []string{schema.TopicEvents, schema.TopicSignals} {
+		err := k.Scan(ctx, topic, time.Now().Add(-c.Since), func(b *schema.Batch) error {
+			if all = append(all, control.Inputs(b)...); len(all) > maxInputs {
+				return fmt.Errorf("there are more than %d events and signals; choose a shorter --since", maxInputs)
+			}
+			return nil
+		}, func(err error) { fmt.Fprintln(g.err, "weir:", err) })
+		if err != nil {
+			return err
+		}
+	}
+	control.SortInputs(all)
+	counts, failed := map[string]int{}, error(nil)
+	s := control.Simulate(&policies, func(d *control.Decision) {
+		counts[d.Verdict]++
+		if c.JSON {
+			failed = errors.Join(failed, json.NewEncoder(g.out).Encode(d))
+		} else {
+			_, err := fmt.Fprintf(g.out, "%s  %-14s  %s\n", time.Unix(0, d.At).Format(time.DateTime), d.Verdict, cell(d.Sentence()))
+			failed = errors.Join(failed, err)
+		}
+	})
+	for i := range all {
+		if err := errors.Join(s.Take(&all[i]), failed); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(s.Until(time.Now()), failed); err != nil {
+		return err
+	}
+	fmt.Fprintf(g.err, "%d events and signals:", len(all))
+	for _, v := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(g.err, " %d %s", counts[v], v)
+	}
+	fmt.Fprintln(g.err)
+	return nil
 }

@@ -73,6 +73,9 @@ func TestControl(t *testing.T) {
 	if !strings.Contains(out, "the chain is whole") {
 		t.Errorf("history:\n%s", out)
 	}
+	if out := h.weir("control", "simulate", filepath.Join(h.work, "policies.yaml")); !strings.Contains(out, "10 act") || !strings.Contains(out, "1 breaker_opened") {
+		t.Errorf("simulate:\n%s", out)
+	}
 	acts, ids := 0, map[string]bool{}
 	for _, d := range h.decisions() {
 		if d.Order != nil {

@@ -218,7 +218,7 @@ func (d *decider) decide(now time.Time, p *Policy, e *Entry, t *Trigger, again b
 	}
 	if step.Action != Notify {
 		for _, b := range d.budgets(p, t) {
-			d.state.spend(b.name, now)
+			d.state.spend(b.name, now, b.Per)
 		}
 	}
 	e.Order, e.Unhelped = id, false
@@ -481,7 +481,7 @@ func (d *decider) recently(now time.Time) bool {
 	if d.state.spent(name, now, time.Minute) >= 10 {
 		return true
 	}
-	d.state.spend(name, now)
+	d.state.spend(name, now, time.Minute)
 	return false
 }
 

@@ -2,12 +2,14 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -295,4 +297,30 @@ func TestDropGone(t *testing.T) {
 	if n != 1 || inputs[0].trigger != nil || inputs[0].change == nil || inputs[1].trigger == nil || inputs[3].trigger == nil {
 		t.Errorf("%d dropped: %+v", n, inputs)
 	}
+}
+
+// TestStateIsOneMessage fills the state with the longest that outsiders can put into it.
+func TestStateIsOneMessage(t *testing.T) {
+	w := newWorld(t, "breaker: {subjects: 1000000}\nbudgets:\n  app: {actions: 1000, per: 1h}\n  node: {actions: 1000, per: 1h}\n  total: {actions: 1000, per: 1h}"+strings.Replace(restartOnDeath, "event: docker.container.die", "event: docker.container.die, count: 20, within: 1h", 1))
+	long := strings.Repeat("x", 10_000)
+	for i := range maxEntries {
+		name := fmt.Sprint(i, long)
+		b := &schema.Batch{Source: "docker-events/" + long, Resource: []schema.Attr{schema.String(schema.AttrHostName, long), schema.String(schema.AttrContainerID, name), schema.String(schema.AttrContainerName, name), schema.String(schema.AttrApp, name), schema.String(schema.AttrImageName, name), schema.String(schema.LabelPrefix+"a", long)}}
+		for n := range maxCount {
+			r := schema.Record{Offset: int64(n), Time: w.now.UnixNano(), EventName: "docker.container.die", Attrs: []schema.Attr{schema.Int(schema.AttrExitCode, 1), schema.String("docker.action.detail", long)}}
+			in, err := read(b, &r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.take(in)
+		}
+	}
+	value, err := json.Marshal(w.d.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(w.d.state.Entries) != maxEntries || len(value) > 8<<20 {
+		t.Errorf("%d entries in %d bytes", len(w.d.state.Entries), len(value))
+	}
+	t.Logf("%d bytes", len(value))
 }

@@ -92,11 +92,11 @@ func within(times []int64, now time.Time, per time.Duration) int {
 	return i
 }
 
-// spend notes an action. What is older than any budget looks is forgotten.
-func (s *State) spend(name string, now time.Time) {
+// spend notes an action. What is older than the budget looks is forgotten.
+func (s *State) spend(name string, now time.Time, per time.Duration) {
 	times := append(s.Spent[name], now.UnixNano())
 	slices.Sort(times)
-	s.Spent[name] = slices.Clone(times[within(times, now, 24*time.Hour):])
+	s.Spent[name] = slices.Clone(times[within(times, now, per):])
 }
 
 // prune forgets what no decision depends on any more, by the policies' times.

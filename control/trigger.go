@@ -60,7 +60,7 @@ func read(b *schema.Batch, r *schema.Record) (in input, bad error) {
 		if s.State == signal.Resolved || s.Revision > 0 || s.Late {
 			return in, nil // it ends or corrects one that was acted on
 		}
-		t := &Trigger{ID: s.ID(), Signal: s.Kind, Rule: s.Rule, Trouble: Beyond, At: s.End, Subject: subjectOf(b.Resource, r.Attrs)}
+		t := &Trigger{ID: s.ID(), Signal: bounded(s.Kind), Rule: bounded(s.Rule), Trouble: Beyond, At: s.End, Subject: subjectOf(b.Resource, r.Attrs)}
 		switch s.Kind {
 		case signal.CrashLoop, signal.OOM:
 			t.Trouble = Down
@@ -70,7 +70,7 @@ func read(b *schema.Batch, r *schema.Record) (in input, bad error) {
 		in.trigger = t
 	case strings.HasPrefix(r.EventName, "docker."):
 		detail, _ := r.Attr("docker.action.detail")
-		t := &Trigger{ID: b.ID(r), Event: strings.Clone(r.EventName), Detail: strings.Clone(detail.Str), Trouble: Beyond, At: r.Time, Subject: subjectOf(b.Resource, r.Attrs)}
+		t := &Trigger{ID: b.ID(r), Event: bounded(r.EventName), Detail: bounded(detail.Str), Trouble: Beyond, At: r.Time, Subject: subjectOf(b.Resource, r.Attrs)}
 		in.change = &change{subject: t.Subject, event: t.Event, detail: t.Detail, at: t.At}
 		switch t.Event {
 		case "docker.container.die":
@@ -94,6 +94,11 @@ func read(b *schema.Batch, r *schema.Record) (in input, bad error) {
 	return in, bad
 }
 
+// bounded copies text that others chose, and cuts it where it is longer than any name should be: it goes into the state.
+func bounded(s string) string {
+	return strings.Clone(s[:min(len(s), 256)])
+}
+
 func subjectOf(lists ...[]schema.Attr) Subject {
 	s := Subject{Labels: map[string]string{}}
 	for _, list := range lists {
@@ -101,7 +106,7 @@ func subjectOf(lists ...[]schema.Attr) Subject {
 			if a.Kind != schema.KindString {
 				continue
 			}
-			v := strings.Clone(a.Str)
+			v := bounded(a.Str)
 			switch a.Key {
 			case schema.AttrHostName:
 				s.Node = v

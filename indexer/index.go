@@ -12,7 +12,7 @@ import (
 )
 
 // IndexVersion is the version of the index design. It rises with every change of Fields or of what objects makes.
-const IndexVersion = 2
+const IndexVersion = 3
 
 // Custom is the component template that is the operator's: weir never writes it, and what it says goes over weir's own.
 const Custom = "weir@custom"

@@ -97,7 +97,11 @@ func (d *decider) trigger(now time.Time, t *Trigger) {
 		}
 		e := d.state.entry(p, &t.Subject)
 		if e == nil {
-			d.refuse(now, p, &Entry{}, t, refusedFull)
+			if d.recently(now, refusedFull) {
+				d.passed(refusedFull)
+			} else {
+				d.refuse(now, p, &Entry{}, t, refusedFull)
+			}
 			continue
 		}
 		if now.UnixNano()-e.Last > int64(p.Reset) {
@@ -221,7 +225,7 @@ func (d *decider) decide(now time.Time, p *Policy, e *Entry, t *Trigger, again b
 			d.state.spend(b.name, now, b.Per)
 		}
 	}
-	e.Order, e.Unhelped = id, false
+	e.Order = id
 	e.NotBefore = now.Add(p.Backoff.after(e.Acts)).UnixNano()
 	if dec.Order != nil {
 		e.wait(t, max(e.NotBefore, e.Expires+1)) // until its outcome comes
@@ -268,9 +272,10 @@ func (d *decider) look(now time.Time, p *Policy, e *Entry, t *Trigger) {
 		return
 	}
 	switch e.Outcome {
-	case OutcomeDone, OutcomeFailed, OutcomeUnknown:
-		e.Unhelped = p.Mode == Act && e.Acts > 0
-		if e.Times++; e.Times >= p.Steps[min(e.Step, len(p.Steps)-1)].Times {
+	case OutcomeDone, OutcomeFailed, OutcomeUnknown, OutcomeAlready:
+		step := p.Steps[min(e.Step, len(p.Steps)-1)]
+		e.Unhelped = e.Unhelped || p.Mode == Act && step.Action != Notify && e.Outcome != OutcomeAlready
+		if e.Times++; e.Times >= step.Times {
 			e.Step, e.Times = e.Step+1, 0
 		}
 	}
@@ -468,16 +473,15 @@ func (d *decider) command(now time.Time, c *Command, sealed Sealed) {
 		d.state.Commands[c.ID] = now.UnixNano()
 		dec.Verdict, dec.Reason = d.obey(now, c)
 	}
-	if dec.Verdict == VerdictCommandFailed && d.recently(now) {
+	if dec.Verdict == VerdictCommandFailed && d.recently(now, "refused_commands") {
 		d.passed("command_refused")
 		return
 	}
 	d.append(now, dec)
 }
 
-// recently bounds the records of refused commands, which anybody who can write to the topic could cause: ten a minute.
-func (d *decider) recently(now time.Time) bool {
-	const name = "refused_commands"
+// recently bounds records that others could cause without end, to ten a minute.
+func (d *decider) recently(now time.Time, name string) bool {
 	if d.state.spent(name, now, time.Minute) >= 10 {
 		return true
 	}

@@ -203,7 +203,7 @@ func TestWaiting(t *testing.T) {
 }
 
 func TestStepIsTriedAgainWhereItWasNotDone(t *testing.T) {
-	for outcome, want := range map[string]string{OutcomePassed: "act restart 1", OutcomeRefused: "act restart 1", "": "act restart 1", OutcomeFailed: "act recreate 2", OutcomeUnknown: "act recreate 2"} {
+	for outcome, want := range map[string]string{OutcomePassed: "act restart 1", OutcomeRefused: "act restart 1", "": "act restart 1", OutcomeFailed: "act recreate 2", OutcomeAlready: "act recreate 2", OutcomeUnknown: "act recreate 2"} {
 		w := newWorld(t, restartOnDeath)
 		web := container("web-1")
 		w.want("first", w.die(web), "act restart 1")
@@ -288,26 +288,25 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 func TestBreakerOpensWhenActionsDoNotHelp(t *testing.T) {
-	w := newWorld(t, "breaker: {unhelped: 2}\nbudgets:\n  node: {actions: 100, per: 10m}\n  total: {actions: 100, per: 10m}"+restartOnDeath)
-	a, b := container("a-1"), container("b-1")
-	for _, s := range []Subject{a, b} {
-		w.want("first", w.die(s), "act restart 1")
-		w.done("heal", s, OutcomeDone)
+	w := newWorld(t, "breaker: {unhelped: 3}\nbudgets:\n  node: {actions: 100, per: 10m}\n  total: {actions: 100, per: 10m}"+restartOnDeath)
+	a, b, c, d := container("a-1"), container("b-1"), container("c-1"), container("d-1")
+	for s, outcome := range map[*Subject]string{&a: OutcomeDone, &b: OutcomeUnknown, &c: OutcomeFailed, &d: OutcomeAlready} {
+		w.want("first", w.die(*s), "act restart 1")
+		w.done("heal", *s, outcome)
 	}
 	w.now = w.now.Add(time.Minute)
+	w.want("the engine's own restart is no action", w.die(d), "act recreate 2")
 	w.want("one was not helped", w.die(a), "act recreate 2")
 	w.done("heal", a, OutcomeDone)
 	w.now = w.now.Add(2 * time.Minute)
-	w.want("it is one still, and a notification is no action", w.die(a), "notify notify 3")
-	w.want("another was not helped", w.die(b), "act recreate 2")
-	c := container("c-1")
-	w.want("another one", w.die(c), "act restart 1")
-	w.done("heal", c, OutcomeFailed)
-	w.done("heal", b, OutcomeDone)
-	w.now = w.now.Add(3 * time.Minute)
-	w.want("b and c at the same time", w.die(b), "notify notify 3")
-	w.want("b and c at the same time", w.die(c), "act recreate 2")
-	w.done("heal", c, OutcomeDone)
+	w.want("it is one still", w.die(a), "notify notify 3")
+	w.want("two", w.die(b), "act recreate 2")
+	w.want("three", w.die(c), VerdictOpened, "refused breaker_open")
+	w.now = w.now.Add(10 * time.Minute)
+	w.want("another container", w.die(container("e-1")), "refused breaker_open")
+	w.want("closed", w.command(CloseBreaker, "heal"), VerdictClosed)
+	w.want("closed", w.die(container("e-1")), "act restart 1")
+	w.want("the next step", w.die(c), "act recreate 2")
 }
 
 func TestWhatKeepsItFromActing(t *testing.T) {

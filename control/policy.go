@@ -41,7 +41,7 @@ type Budget struct {
 type Breaker struct {
 	Subjects int           `yaml:"subjects"` // so many different containers (or nodes) that call for an action
 	Within   time.Duration `yaml:"within"`   // in this time open the breaker "total"
-	Unhelped int           `yaml:"unhelped"` // so many containers of a policy that an action did not help open the policy's breaker
+	Unhelped int           `yaml:"unhelped"` // so many containers of a policy that an action did not help, within reset, open the policy's breaker
 }
 
 // Match chooses subjects. Every list that is not empty must have a pattern that fits, and every label too; * and ? are wildcards.
@@ -146,7 +146,7 @@ const (
 func DefaultPolicies() Policies {
 	return Policies{MaxAge: 5 * time.Minute, OrderExpiry: time.Minute,
 		Budgets: Budgets{App: Budget{3, 10 * time.Minute}, Node: Budget{5, 10 * time.Minute}, Total: Budget{10, 10 * time.Minute}},
-		Breaker: Breaker{Subjects: 15, Within: 5 * time.Minute, Unhelped: 3}}
+		Breaker: Breaker{Subjects: 15, Within: 5 * time.Minute, Unhelped: 5}}
 }
 
 // BuiltIn is what holds without a policy file. It only observes: what a restart after three crashes in five minutes would have done.

@@ -117,7 +117,8 @@ type Outcome struct {
 // Verdicts of outcomes.
 const (
 	OutcomeDone    = "done"
-	OutcomePassed  = "passed" // the trouble was over, so nothing was done
+	OutcomePassed  = "passed"  // the trouble was over, so nothing was done
+	OutcomeAlready = "already" // the engine itself restarts it, so nothing was done
 	OutcomeRefused = "refused"
 	OutcomeFailed  = "failed"
 	OutcomeUnknown = "unknown" // the executor ended between doing and noting it; it is not done again

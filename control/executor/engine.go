@@ -254,13 +254,25 @@ func (d *docker) mend(ctx context.Context, was *live, aside string) (string, boo
 	return "", false, nil
 }
 
-// over tells whether the trouble has passed, or the action has nothing to do; empty where it has not.
-func over(action string, o *control.Order, l *live, now time.Time) string {
+// over tells whether the trouble has passed, or the engine deals with it; both are empty where neither is so.
+func over(action string, o *control.Order, l *live, now time.Time) (verdict, reason string) {
+	starts := action == control.Restart || action == control.Start
+	switch {
+	case starts && l.Restarting:
+		return control.OutcomeAlready, "the engine restarts it already"
+	case starts && o.Trouble == control.Down && l.Running && l.Started > o.Since:
+		return control.OutcomeAlready, "it was started again since"
+	}
+	if reason = passed(action, o, l, now); reason != "" {
+		verdict = control.OutcomePassed
+	}
+	return verdict, reason
+}
+
+func passed(action string, o *control.Order, l *live, now time.Time) string {
 	up := l.Running && !l.Restarting
 	ran := time.Duration(now.UnixNano() - l.Started)
 	switch {
-	case l.Restarting && (action == control.Restart || action == control.Start):
-		return "the engine restarts it already"
 	case l.Paused:
 		return "it is paused"
 	case action == control.Start && up:

@@ -67,6 +67,8 @@ const actionTimeout = 2 * time.Minute
 // refusalsPerMinute is of how many refused orders a record is written: anybody who can write to the topic can cause them.
 const refusalsPerMinute = 60
 
+const forged = "forged: no trusted key signed it"
+
 // skew is how far the clocks of decider and executor may differ.
 const skew = time.Minute
 
@@ -208,7 +210,7 @@ func (x *Executor) decision(ctx context.Context, r *schema.Record, at place) (mi
 		return false, nil
 	}
 	if !x.keys.Signed(sealed) {
-		return true, x.refuse(ctx, d, "forged: no trusted key signed it")
+		return true, x.refuse(ctx, d, forged)
 	}
 	if was := x.ledger.Orders[o.ID]; was != nil {
 		if was.Place == at && was.Outcome != nil {
@@ -263,6 +265,9 @@ func (x *Executor) refuse(ctx context.Context, d *control.Decision, why string) 
 		x.refused[x.next], x.next = now, (x.next+1)%refusalsPerMinute
 	}
 	id := strings.ToValidUTF8(d.Order.ID[:min(64, len(d.Order.ID))], "")
+	if why == forged {
+		id = "forged " + id // else it could be taken for what became of the true one
+	}
 	x.log.Warn("order refused", "order", id, "why", why)
 	return x.send(ctx, x.outcome(&control.Outcome{ID: id, Verdict: control.OutcomeRefused, Reason: why, Action: action}))
 }
@@ -346,10 +351,7 @@ func (x *Executor) look(ctx context.Context, d *control.Decision, e *entry) (ver
 	case recreate && l.Labels["com.docker.swarm.task.id"] != "":
 		return control.OutcomeRefused, "a swarm makes it anew by itself"
 	}
-	if why := over(d.Action, d.Order, l, x.now()); why != "" {
-		return control.OutcomePassed, why
-	}
-	return "", ""
+	return over(d.Action, d.Order, l, x.now())
 }
 
 func (x *Executor) act(ctx context.Context, d *control.Decision, e *entry) (after string, err error) {

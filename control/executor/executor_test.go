@@ -389,31 +389,34 @@ func TestKilled(t *testing.T) {
 func TestOver(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	ago := func(d time.Duration) int64 { return now.Add(-d).UnixNano() }
+	const passed, already = control.OutcomePassed, control.OutcomeAlready
 	for _, c := range []struct {
 		name, action, trouble string
 		live                  live
-		over                  bool
+		want                  string
 	}{
-		{"crashed", control.Restart, control.Down, live{ExitCode: 1}, false},
-		{"crashed, start", control.Start, control.Down, live{ExitCode: 1}, false},
-		{"ended well", control.Restart, control.Down, live{}, true},
-		{"runs for long", control.Restart, control.Down, live{Running: true, Started: ago(time.Minute)}, true},
-		{"just came up", control.Restart, control.Down, live{Running: true, Started: ago(time.Second)}, false},
-		{"the engine restarts it", control.Restart, control.Down, live{Running: true, Restarting: true, ExitCode: 1, Started: ago(time.Second)}, true},
-		{"stop what the engine restarts", control.Stop, control.Down, live{Running: true, Restarting: true, ExitCode: 1, Started: ago(time.Second)}, false},
-		{"recreate what the engine restarts", control.Recreate, control.Down, live{Running: true, Restarting: true, ExitCode: 1, Started: ago(time.Hour)}, false},
-		{"paused", control.Restart, control.Sick, live{Running: true, Paused: true, Health: "unhealthy"}, true},
-		{"start what runs", control.Start, control.Beyond, live{Running: true, Started: ago(time.Hour)}, true},
-		{"stop what does not run", control.Stop, control.Beyond, live{}, true},
-		{"sick", control.Restart, control.Sick, live{Running: true, Health: "unhealthy", Started: ago(time.Hour)}, false},
-		{"well again", control.Restart, control.Sick, live{Running: true, Health: "healthy", Started: ago(time.Hour)}, true},
-		{"sick, started since", control.Restart, control.Sick, live{Running: true, Health: "unhealthy", Started: ago(time.Second)}, true},
-		{"silent", control.Restart, control.Beyond, live{Running: true, Started: ago(time.Hour)}, false},
-		{"silent, started since", control.Restart, control.Beyond, live{Running: true, Started: ago(time.Second)}, true},
+		{"crashed", control.Restart, control.Down, live{ExitCode: 1}, ""},
+		{"crashed, start", control.Start, control.Down, live{ExitCode: 1}, ""},
+		{"ended well", control.Restart, control.Down, live{}, passed},
+		{"runs for long", control.Restart, control.Down, live{Running: true, Started: ago(time.Minute)}, passed},
+		{"runs, and did when it was seen", control.Restart, control.Down, live{Running: true, Started: ago(20 * time.Second)}, ""},
+		{"started since", control.Restart, control.Down, live{Running: true, Started: ago(time.Second)}, already},
+		{"recreate what was started since", control.Recreate, control.Down, live{Running: true, Started: ago(time.Second)}, ""},
+		{"the engine restarts it", control.Restart, control.Down, live{Running: true, Restarting: true, ExitCode: 1, Started: ago(time.Second)}, already},
+		{"stop what the engine restarts", control.Stop, control.Down, live{Running: true, Restarting: true, ExitCode: 1, Started: ago(time.Second)}, ""},
+		{"recreate what the engine restarts", control.Recreate, control.Down, live{Running: true, Restarting: true, ExitCode: 1, Started: ago(time.Hour)}, ""},
+		{"paused", control.Restart, control.Sick, live{Running: true, Paused: true, Health: "unhealthy"}, passed},
+		{"start what runs", control.Start, control.Beyond, live{Running: true, Started: ago(time.Hour)}, passed},
+		{"stop what does not run", control.Stop, control.Beyond, live{}, passed},
+		{"sick", control.Restart, control.Sick, live{Running: true, Health: "unhealthy", Started: ago(time.Hour)}, ""},
+		{"well again", control.Restart, control.Sick, live{Running: true, Health: "healthy", Started: ago(time.Hour)}, passed},
+		{"sick, started since", control.Restart, control.Sick, live{Running: true, Health: "unhealthy", Started: ago(time.Second)}, passed},
+		{"silent", control.Restart, control.Beyond, live{Running: true, Started: ago(time.Hour)}, ""},
+		{"silent, started since", control.Restart, control.Beyond, live{Running: true, Started: ago(time.Second)}, passed},
 	} {
 		o := &control.Order{Trouble: c.trouble, Since: ago(10 * time.Second), Settled: int64(30 * time.Second)}
-		if why := over(c.action, o, &c.live, now); (why != "") != c.over {
-			t.Errorf("%s: %q", c.name, why)
+		if got, why := over(c.action, o, &c.live, now); got != c.want {
+			t.Errorf("%s: %q, %s", c.name, got, why)
 		}
 	}
 }

@@ -31,6 +31,7 @@ import (
 	"weir/control"
 	"weir/ingest"
 	"weir/internal/telemetry"
+	"weir/processor/signal"
 	"weir/schema"
 )
 
@@ -38,7 +39,7 @@ const controlPolicies = `
 budgets:
   app: {actions: 100, per: 1h}
   node: {actions: 100, per: 1h}
-  total: {actions: 10, per: 1h}
+  total: {actions: 12, per: 1h}
 breaker: {subjects: 15, within: 1h, unhelped: 100}
 policies:
 - name: heal
@@ -47,6 +48,11 @@ policies:
   match: {labels: {weir.e2e.heal: %s}}
   backoff: {first: 2s, factor: 2, max: 1m}
   steps: [{action: restart}, {action: recreate}, {action: notify}]
+- name: loop
+  mode: act
+  on: [{signal: crash_loop}]
+  backoff: {first: 1s, factor: 1, max: 1s}
+  steps: [{action: restart}, {action: recreate}]
 `
 
 // heal is what the tests of control run on, beside the rig.
@@ -64,6 +70,7 @@ type heal struct {
 func TestControl(t *testing.T) {
 	h := newHeal(t)
 	h.heals()
+	h.healsALoop()
 	h.refusesForgeries()
 	h.survivesTheDecider()
 	h.survivesTheExecutor()
@@ -73,7 +80,7 @@ func TestControl(t *testing.T) {
 	if !strings.Contains(out, "the chain is whole") {
 		t.Errorf("history:\n%s", out)
 	}
-	if out := h.weir("control", "simulate", filepath.Join(h.work, "policies.yaml")); !strings.Contains(out, "10 act") || !strings.Contains(out, "1 breaker_opened") {
+	if out := h.weir("control", "simulate", filepath.Join(h.work, "policies.yaml")); !strings.Contains(out, "12 act") || !strings.Contains(out, "1 breaker_opened") {
 		t.Errorf("simulate:\n%s", out)
 	}
 	acts, ids := 0, map[string]bool{}
@@ -82,8 +89,8 @@ func TestControl(t *testing.T) {
 			acts, ids[d.Order.ID] = acts+1, true
 		}
 	}
-	fmt.Printf("RESULT control orders=%d budget=10 repeated=%d\n", acts, acts-len(ids))
-	if acts != 10 || len(ids) != 10 {
+	fmt.Printf("RESULT control orders=%d budget=12 repeated=%d\n", acts, acts-len(ids))
+	if acts != 12 || len(ids) != 12 {
 		t.Errorf("%d orders with %d ids", acts, len(ids))
 	}
 }
@@ -325,6 +332,34 @@ func (h *heal) heals() {
 	}
 }
 
+// healsALoop has the engine restart a container over and over that only a new one in its place can mend. A crash loop is told by signals.
+func (h *heal) healsALoop() {
+	t, name := h.t, h.node+"-loop"
+	id := h.patient(name, 0, func(c *container.Config, host *container.HostConfig) {
+		c.Labels = nil
+		c.Env = append(c.Env, "LOCK=1")
+		host.RestartPolicy.Name = container.RestartPolicyAlways
+	})
+	tell := func(n int64) {
+		s := signal.Signal{Kind: signal.CrashLoop, Rule: signal.CrashLoop, State: signal.Point, Group: signal.Group("container", id), Start: n, End: time.Now().UnixNano(), Severity: signal.Error, Body: name + " crashes over and over",
+			Subject: []schema.Attr{schema.String(schema.AttrContainerID, id), schema.String(schema.AttrContainerName, name), schema.String(schema.AttrHostName, h.node), schema.String(schema.AttrApp, "patient")}}
+		r := s.Record()
+		r.Offset = n
+		h.send(schema.TopicSignals, "weir/e2e", &r)
+	}
+	tell(1)
+	await(t, 20*time.Second, "a restart in the engine's place", func() bool { return h.of(name)["act restart"] == 1 && len(h.outcomes(h.order(name).Order.ID)) == 1 })
+	if said := h.outcomes(h.order(name).Order.ID); !strings.HasPrefix(said[0], control.OutcomeAlready) {
+		t.Errorf("what the engine restarts was restarted: %q", said)
+	}
+	time.Sleep(1100 * time.Millisecond) // the pause after an action
+	tell(2)
+	h.healed(name)
+	if after := h.inspect(name); after.ID == id || after.RestartCount != 0 {
+		t.Errorf("it was not made anew: %s, %d restarts", after.ID, after.RestartCount)
+	}
+}
+
 // refusesForgeries writes orders to the topic as somebody would who may write there, but has no key.
 func (h *heal) refusesForgeries() {
 	t, name := h.t, h.node+"-first"
@@ -387,6 +422,15 @@ func (h *heal) refusesForgeries() {
 // write sends a sealed decision under a source of its own.
 func (h *heal) write(source string, s *control.Sealed) {
 	h.t.Helper()
+	r, _, err := control.DecisionRecord(s)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.send(schema.TopicActions, source, &r)
+}
+
+func (h *heal) send(topic, source string, r *schema.Record) {
+	h.t.Helper()
 	p, err := ingest.NewProducer(h.k, ingest.DefaultProducerConfig(), telemetry.Logger(os.Stderr, "text", "error"), prometheus.NewRegistry())
 	if err != nil {
 		h.t.Fatal(err)
@@ -396,14 +440,10 @@ func (h *heal) write(source string, s *control.Sealed) {
 	running.Go(func() { _ = p.Run(ctx) })
 	defer running.Wait()
 	defer stop()
-	r, d, err := control.DecisionRecord(s)
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	var e schema.Encoder
 	e.Reset(source, schema.Incarnation{}, nil)
-	e.Append(&r)
-	if err := p.Send(ctx, ingest.Message{Topic: schema.TopicActions, Source: source, Begin: schema.Position{Offset: d.Seq}, End: schema.Position{Offset: d.Seq + 1}, Count: 1, Value: e.Bytes()}); err != nil {
+	e.Append(r)
+	if err := p.Send(ctx, ingest.Message{Topic: topic, Source: source, Begin: schema.Position{Offset: r.Offset}, End: schema.Position{Offset: r.Offset + 1}, Count: 1, Value: e.Bytes()}); err != nil {
 		h.t.Fatal(err)
 	}
 	if err := p.Flush(ctx); err != nil {
@@ -498,8 +538,8 @@ func (h *heal) opensTheBreaker() {
 	await(t, 40*time.Second, "the breaker", func() bool { _, opened := orders(); return opened })
 	time.Sleep(4 * time.Second) // longer than the pause after an action
 	n, _ := orders()
-	if n != 10 {
-		t.Errorf("%d orders, %d of them before the storm, with a budget of 10", n, before)
+	if n != 12 {
+		t.Errorf("%d orders, %d of them before the storm, with a budget of 12", n, before)
 	}
 	subjects := map[string]bool{}
 	for _, d := range h.decisions() {
@@ -507,7 +547,7 @@ func (h *heal) opensTheBreaker() {
 			subjects[d.Subject.Name] = true
 		}
 	}
-	if len(subjects) < 20-(10-before) {
+	if len(subjects) < 20-(12-before) {
 		t.Errorf("only %d of the containers that were not healed have a refusal", len(subjects))
 	}
 	out := h.weir("control", "close-breaker", "total", "--key", filepath.Join(h.work, "ann.pem"), "--reason", "looked at it")

@@ -1,6 +1,6 @@
 // Command writer is what the end-to-end tests' containers run: it writes numbered lines, then exits or waits to be removed.
 // A line names the run too, since a container that is restarted begins anew. With CRASHES it fails at its first so many starts,
-// which it counts in /data.
+// which it counts in /data; with LOCK it leaves a file behind at its first start and fails as long as that is there.
 package main
 
 import (
@@ -32,7 +32,25 @@ func crash(times int) {
 	}
 }
 
+// lock fails where a file is left of an earlier run, and leaves one at the first.
+func lock() {
+	_, locked := os.Stat("/lock")
+	_, again := os.Stat("/data/again")
+	if again == nil && locked != nil {
+		return
+	}
+	for _, name := range []string{"/lock", "/data/again"} {
+		if err := os.WriteFile(name, nil, 0o644); err != nil {
+			fmt.Println(err)
+		}
+	}
+	os.Exit(1)
+}
+
 func main() {
+	if os.Getenv("LOCK") != "" {
+		lock()
+	}
 	crash(number("CRASHES", 0))
 	lines, seconds := number("LINES", 1000), number("SECONDS", 10)
 	out, errs := bufio.NewWriter(os.Stdout), bufio.NewWriter(os.Stderr)

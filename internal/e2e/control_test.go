@@ -39,7 +39,7 @@ const controlPolicies = `
 budgets:
   app: {actions: 100, per: 1h}
   node: {actions: 100, per: 1h}
-  total: {actions: 12, per: 1h}
+  total: {actions: 13, per: 1h}
 breaker: {subjects: 15, within: 1h, unhelped: 100}
 policies:
 - name: heal
@@ -53,6 +53,10 @@ policies:
   on: [{signal: crash_loop}]
   backoff: {first: 1s, factor: 1, max: 1s}
   steps: [{action: restart}, {action: recreate}]
+- name: remake
+  mode: act
+  on: [{signal: oom}]
+  steps: [{action: recreate}]
 `
 
 // heal is what the tests of control run on, beside the rig.
@@ -74,13 +78,14 @@ func TestControl(t *testing.T) {
 	h.refusesForgeries()
 	h.survivesTheDecider()
 	h.survivesTheExecutor()
+	h.survivesHalfARecreation()
 	h.opensTheBreaker()
 
 	out := h.weir("control", "history", "--verify", "--trusted", filepath.Join(h.work, "decider.pub"))
 	if !strings.Contains(out, "the chain is whole") {
 		t.Errorf("history:\n%s", out)
 	}
-	if out := h.weir("control", "simulate", filepath.Join(h.work, "policies.yaml")); !strings.Contains(out, "12 act") || !strings.Contains(out, "1 breaker_opened") {
+	if out := h.weir("control", "simulate", filepath.Join(h.work, "policies.yaml")); !strings.Contains(out, "13 act") || !strings.Contains(out, "1 breaker_opened") {
 		t.Errorf("simulate:\n%s", out)
 	}
 	acts, ids := 0, map[string]bool{}
@@ -89,8 +94,8 @@ func TestControl(t *testing.T) {
 			acts, ids[d.Order.ID] = acts+1, true
 		}
 	}
-	fmt.Printf("RESULT control orders=%d budget=12 repeated=%d\n", acts, acts-len(ids))
-	if acts != 12 || len(ids) != 12 {
+	fmt.Printf("RESULT control orders=%d budget=13 repeated=%d\n", acts, acts-len(ids))
+	if acts != 13 || len(ids) != 13 {
 		t.Errorf("%d orders with %d ids", acts, len(ids))
 	}
 }
@@ -332,6 +337,16 @@ func (h *heal) heals() {
 	}
 }
 
+// tell writes a signal by hand.
+func (h *heal) tell(kind, id, name string, n int64) {
+	h.t.Helper()
+	s := signal.Signal{Kind: kind, Rule: kind, State: signal.Point, Group: signal.Group("container", id), Start: n, End: time.Now().UnixNano(), Severity: signal.Error, Body: name + ": " + kind,
+		Subject: []schema.Attr{schema.String(schema.AttrContainerID, id), schema.String(schema.AttrContainerName, name), schema.String(schema.AttrHostName, h.node), schema.String(schema.AttrApp, "patient")}}
+	r := s.Record()
+	r.Offset = n
+	h.send(schema.TopicSignals, "weir/e2e", &r)
+}
+
 // healsALoop has the engine restart a container over and over that only a new one in its place can mend. A crash loop is told by signals.
 func (h *heal) healsALoop() {
 	t, name := h.t, h.node+"-loop"
@@ -340,20 +355,13 @@ func (h *heal) healsALoop() {
 		c.Env = append(c.Env, "LOCK=1")
 		host.RestartPolicy.Name = container.RestartPolicyAlways
 	})
-	tell := func(n int64) {
-		s := signal.Signal{Kind: signal.CrashLoop, Rule: signal.CrashLoop, State: signal.Point, Group: signal.Group("container", id), Start: n, End: time.Now().UnixNano(), Severity: signal.Error, Body: name + " crashes over and over",
-			Subject: []schema.Attr{schema.String(schema.AttrContainerID, id), schema.String(schema.AttrContainerName, name), schema.String(schema.AttrHostName, h.node), schema.String(schema.AttrApp, "patient")}}
-		r := s.Record()
-		r.Offset = n
-		h.send(schema.TopicSignals, "weir/e2e", &r)
-	}
-	tell(1)
+	h.tell(signal.CrashLoop, id, name, 1)
 	await(t, 20*time.Second, "a restart in the engine's place", func() bool { return h.of(name)["act restart"] == 1 && len(h.outcomes(h.order(name).Order.ID)) == 1 })
 	if said := h.outcomes(h.order(name).Order.ID); !strings.HasPrefix(said[0], control.OutcomeAlready) {
 		t.Errorf("what the engine restarts was restarted: %q", said)
 	}
 	time.Sleep(1100 * time.Millisecond) // the pause after an action
-	tell(2)
+	h.tell(signal.CrashLoop, id, name, 2)
 	h.healed(name)
 	if after := h.inspect(name); after.ID == id || after.RestartCount != 0 {
 		t.Errorf("it was not made anew: %s, %d restarts", after.ID, after.RestartCount)
@@ -517,6 +525,35 @@ func (h *heal) survivesTheExecutor() {
 	h.afterPost.Store(nil)
 }
 
+// survivesHalfARecreation kills the executor when the new container was made and the old one has no name any more: the old one comes back.
+func (h *heal) survivesHalfARecreation() {
+	t, name := h.t, h.node+"-fifth"
+	killed := make(chan struct{})
+	var once sync.Once
+	after := func(path string) {
+		if strings.HasSuffix(path, "/containers/create") {
+			once.Do(func() { h.executor.kill(); close(killed) })
+		}
+	}
+	h.afterPost.Store(&after)
+	id := h.patient(name, 0, func(c *container.Config, _ *container.HostConfig) { c.Labels = nil })
+	h.tell(signal.OOM, id, name, 3)
+	d := h.order(name)
+	<-killed
+	h.afterPost.Store(nil)
+	if half := h.inspect(name); half.ID == id || half.State.Running {
+		t.Errorf("the test came too late or too soon: %s, %+v", half.ID, half.State)
+	}
+	h.executor.start()
+	await(t, 20*time.Second, "the outcome", func() bool { return len(h.outcomes(d.Order.ID)) > 0 })
+	if said := h.outcomes(d.Order.ID); len(said) != 1 || !strings.HasPrefix(said[0], control.OutcomeUnknown) {
+		t.Errorf("outcomes: %q", said)
+	}
+	if back := h.inspect(name); back.ID != id || !back.State.Running {
+		t.Errorf("the old container was not brought back: %s, %+v", back.ID, back.State)
+	}
+}
+
 // opensTheBreaker has twenty containers fail at once.
 func (h *heal) opensTheBreaker() {
 	t := h.t
@@ -538,8 +575,8 @@ func (h *heal) opensTheBreaker() {
 	await(t, 40*time.Second, "the breaker", func() bool { _, opened := orders(); return opened })
 	time.Sleep(4 * time.Second) // longer than the pause after an action
 	n, _ := orders()
-	if n != 12 {
-		t.Errorf("%d orders, %d of them before the storm, with a budget of 12", n, before)
+	if n != 13 {
+		t.Errorf("%d orders, %d of them before the storm, with a budget of 13", n, before)
 	}
 	subjects := map[string]bool{}
 	for _, d := range h.decisions() {
@@ -547,7 +584,7 @@ func (h *heal) opensTheBreaker() {
 			subjects[d.Subject.Name] = true
 		}
 	}
-	if len(subjects) < 20-(12-before) {
+	if len(subjects) < 20-(13-before) {
 		t.Errorf("only %d of the containers that were not healed have a refusal", len(subjects))
 	}
 	out := h.weir("control", "close-breaker", "total", "--key", filepath.Join(h.work, "ann.pem"), "--reason", "looked at it")

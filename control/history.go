@@ -65,6 +65,9 @@ func (s *State) replace(key string, value []byte) error {
 	if err := json.Unmarshal(value, fresh); err != nil {
 		return fmt.Errorf("state of the decider: %w", err)
 	}
+	if fresh.Version > stateVersion {
+		return fmt.Errorf("state of the decider: version %d is not known here (this build reads %d)", fresh.Version, stateVersion)
+	}
 	if fresh.Epoch >= s.Epoch {
 		*s = *fresh
 	}

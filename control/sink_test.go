@@ -286,6 +286,15 @@ func model(t *testing.T, seed uint64) {
 	}
 }
 
+func TestNewerStateIsRefused(t *testing.T) {
+	j := &topic{entries: []ingest.JournalEntry{{Key: keyOf(1), Value: []byte(`{"version":2,"epoch":1}`)}}}
+	policies := parse(t, restartOnDeath)
+	c := newControl(policies, newTestKey(t), Trusted{}, &handle{t: j}, &actions{t: t, sent: map[schema.Position]Sealed{}}, time.Now, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if _, _, err := c.Open(t.Context(), ingest.TopicPartition{Topic: schema.TopicEvents}); err == nil || !strings.Contains(err.Error(), "version 2 is not known") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestDropGone(t *testing.T) {
 	in := func(id, event string) input {
 		s := Subject{Container: id}

@@ -13,6 +13,7 @@ import (
 // State is all that the decider must not forget. It is written as one entry of the journal before anything that follows from it
 // leaves the process, so it is never behind what was ordered.
 type State struct {
+	Version  int                 `json:"version"`
 	Epoch    int64               `json:"epoch"`
 	Chain    int64               `json:"chain"` // when the chain began, Unix ns
 	Seq      int64               `json:"seq"`   // of the next decision
@@ -26,6 +27,9 @@ type State struct {
 	Commands map[string]int64    `json:"commands"` // that were carried out, so that none is twice
 	Outbox   []Sealed            `json:"outbox"`   // decisions of this entry, to be sent after it was written
 }
+
+// stateVersion is of the form of a state. One of a newer version is refused: a decider that does not understand it would forget what it was told.
+const stateVersion = 1
 
 // Freezing says who froze everything.
 type Freezing struct {
@@ -78,7 +82,7 @@ const (
 )
 
 func newState() *State {
-	return &State{Breakers: map[string]*Opening{}, Entries: map[string]*Entry{}, Spent: map[string][]int64{}, Ended: map[string]int64{}, Handled: map[string]hashes{}, Commands: map[string]int64{}}
+	return &State{Version: stateVersion, Breakers: map[string]*Opening{}, Entries: map[string]*Entry{}, Spent: map[string][]int64{}, Ended: map[string]int64{}, Handled: map[string]hashes{}, Commands: map[string]int64{}}
 }
 
 // spent counts the actions of a budget within the time before now. Those that a clock set back puts ahead of now count.

@@ -433,11 +433,13 @@ func TestTwoExecutorsOfOneFolder(t *testing.T) {
 	if err := errors.Join(l.save(), l.close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, ledgerFile), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openLedger(dir, time.Now()); err == nil || !strings.Contains(err.Error(), ledgerFile) {
-		t.Errorf("a damaged ledger was taken: %v", err)
+	for text, want := range map[string]string{"{": ledgerFile, `{"version":2}`: "version 2 is not known"} {
+		if err := os.WriteFile(filepath.Join(dir, ledgerFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openLedger(dir, time.Now()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a ledger %s was taken: %v", text, err)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ type ledger struct {
 	dir  string
 	lock *os.File
 
+	Version int               `json:"version"`
 	Born    int64             `json:"born"`  // Unix ns; begins the positions of outcomes
 	Seq     int64             `json:"seq"`   // of the next outcome
 	Chain   int64             `json:"chain"` // of the newest decider, and its epoch
@@ -45,7 +46,10 @@ type place struct {
 	Record    int    `json:"record"`
 }
 
-const ledgerFile = "ledger.json"
+const (
+	ledgerFile    = "ledger.json"
+	ledgerVersion = 1
+)
 
 // openLedger reads the file. A second executor with the same folder is refused, since it would do every order once more.
 func openLedger(dir string, now time.Time) (*ledger, error) {
@@ -59,13 +63,16 @@ func openLedger(dir string, now time.Time) (*ledger, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("executor.state_dir: another executor works with %s: %w", dir, err), lock.Close())
 	}
-	l := &ledger{dir: dir, lock: lock, Born: now.UnixNano(), Offsets: map[string]int64{}, Orders: map[string]*entry{}}
+	l := &ledger{dir: dir, lock: lock, Version: ledgerVersion, Born: now.UnixNano(), Offsets: map[string]int64{}, Orders: map[string]*entry{}}
 	b, err := os.ReadFile(filepath.Join(dir, ledgerFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(b, l)
+	}
+	if err == nil && l.Version > ledgerVersion {
+		err = fmt.Errorf("version %d is not known here (this build reads %d)", l.Version, ledgerVersion)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("executor.state_dir: %s: %w (move it away to begin anew; what was ordered before is not looked at then)", filepath.Join(dir, ledgerFile), err), lock.Close())

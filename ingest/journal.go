@@ -34,12 +34,6 @@ func (k *Kafka) Journal(topic string) *Journal {
 
 // Read calls fn with every entry, oldest first. What was compacted away is not among them.
 func (j *Journal) Read(ctx context.Context, fn func(key string, value []byte) error) error {
-	switch n, err := j.k.partitions(ctx, j.tp.Topic); {
-	case err != nil:
-		return fmt.Errorf("journal %s (create it with `weir topics apply`): %w", j.tp.Topic, err)
-	case n != 1:
-		return fmt.Errorf("journal %s has %d partitions; its entries have an order only in one", j.tp.Topic, n)
-	}
 	at, end, err := j.k.bounds(ctx, j.tp)
 	if err != nil {
 		return err
@@ -70,6 +64,12 @@ func (j *Journal) Read(ctx context.Context, fn func(key string, value []byte) er
 // Claim writes an entry before the journal is read, so that every other writer is overtaken from there on. It returns a number that is larger than that
 // of every claim before, and nobody else's.
 func (j *Journal) Claim(ctx context.Context, e JournalEntry) (int64, error) {
+	switch n, err := j.k.partitions(ctx, j.tp.Topic); {
+	case err != nil:
+		return 0, fmt.Errorf("journal %s (create it with `weir topics apply`): %w", j.tp.Topic, err)
+	case n != 1:
+		return 0, fmt.Errorf("journal %s has %d partitions; its entries have an order only in one", j.tp.Topic, n)
+	}
 	base, err := j.put(ctx, e)
 	return base + 1, err
 }

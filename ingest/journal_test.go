@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/segmentio/kafka-go"
@@ -68,6 +69,9 @@ func TestJournalHasOneWriter(t *testing.T) {
 	}
 	if got, want := read(first), map[string]string{"a": "second"}; !maps.Equal(got, want) {
 		t.Errorf("the first reads %v", got)
+	}
+	if _, err := k.Journal("none").Claim(t.Context(), JournalEntry{"claim", nil}); err == nil || !strings.Contains(err.Error(), "weir topics apply") {
+		t.Errorf("a topic that is not there: %v", err)
 	}
 	one, err := first.Claim(t.Context(), JournalEntry{"claim", []byte("first")})
 	if err != nil {

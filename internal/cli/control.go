@@ -99,6 +99,8 @@ func (c keygenCmd) Run(g *globals) error {
 type commandFlags struct {
 	Key    string `help:"Your private key; control.command_keys must name its public half." required:""`
 	Reason string `help:"Why; it is in the history." required:""`
+	// The answer comes over the same topic as everything else, so whoever may write there could answer too.
+	Trusted []string `help:"Files with the public keys of deciders; executor.trusted_keys where none is given." placeholder:"FILE"`
 }
 
 type (
@@ -143,6 +145,13 @@ func (c commandFlags) send(ctx context.Context, g *globals, what, name string) e
 	var producer errgroup.Group
 	producer.Go(func() error { return r.producer.Run(running) })
 	defer func() { stop(); _ = producer.Wait() }()
+	if len(c.Trusted) == 0 {
+		c.Trusted = cfg.Executor.TrustedKeys
+	}
+	deciders, err := control.ReadKeys(c.Trusted)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 
@@ -171,7 +180,7 @@ func (c commandFlags) send(ctx context.Context, g *globals, what, name string) e
 			if b.Records[i].EventName != schema.EventDecision {
 				continue
 			}
-			if _, err := control.Unseal(&b.Records[i], d); err == nil && slices.Contains(d.Signals, command.ID) {
+			if s, err := control.Unseal(&b.Records[i], d); err == nil && slices.Contains(d.Signals, command.ID) && (len(deciders) == 0 || deciders.Signed(s)) {
 				answer = d
 				return answered
 			}
@@ -183,6 +192,9 @@ func (c commandFlags) send(ctx context.Context, g *globals, what, name string) e
 		return fmt.Errorf("no decider answered within %v (%w); the command is good for 5 minutes, so one that starts until then obeys", answerTimeout, err)
 	case answer.Verdict == control.VerdictCommandFailed:
 		return fmt.Errorf("the decider refuses: %s", answer.Reason)
+	}
+	if len(deciders) == 0 {
+		fmt.Fprintln(g.err, "weir: who answers was not checked; name the decider's public key with --trusted")
 	}
 	_, err = fmt.Fprintln(g.out, cell(answer.Sentence()))
 	return err

@@ -139,7 +139,7 @@ func (c *Consumer) member(ctx context.Context, try int) error {
 	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		GroupBalancers: balancers,
-		ID: c.cfg.Group, Brokers: brokers, Dialer: c.k.dialer, Topics: slices.Sorted(maps.Keys(topics)),
+		ID:             c.cfg.Group, Brokers: brokers, Dialer: c.k.dialer, Topics: slices.Sorted(maps.Keys(topics)),
 		HeartbeatInterval: time.Second, SessionTimeout: c.cfg.SessionTimeout, RebalanceTimeout: c.cfg.SessionTimeout, JoinGroupBackoff: time.Second,
 		StartOffset: kafka.FirstOffset, Timeout: 10 * time.Second,
 		ErrorLogger: kafka.LoggerFunc(func(format string, args ...any) {

@@ -288,8 +288,11 @@ func (c *Control) send(ctx context.Context, s *State) error {
 	return c.out.Flush(ctx)
 }
 
-// inputsPerSave bounds an outbox, and so an entry of the journal and a message of weir.actions.
-const inputsPerSave = 100
+// One save takes at most so many inputs, and ends with the one that fills the outbox: it is part of an entry of the journal.
+const (
+	inputsPerSave = 100
+	outboxPerSave = 300
+)
 
 // pruneEvery is between the looks for what can be forgotten.
 const pruneEvery = 10 * time.Minute
@@ -409,11 +412,12 @@ func (p *partition) Commit(ctx context.Context, _ ingest.Checkpoint) error {
 	key, all := p.tp.String(), len(p.inputs)+len(p.again)
 	dropGone(p.inputs, func() { p.c.m.passed.WithLabelValues("gone").Inc() })
 	for len(p.inputs) > 0 {
-		n := min(len(p.inputs), inputsPerSave)
+		n := 0
 		now := p.c.now()
 		p.session.prune(now)
-		for i := range p.inputs[:n] {
-			d.take(now, &p.inputs[i])
+		for n < min(len(p.inputs), inputsPerSave) && len(d.state.Outbox) < outboxPerSave {
+			d.take(now, &p.inputs[n])
+			n++
 		}
 		handled := d.state.Handled[key].add(slices.Concat(p.again, slices.DeleteFunc(slices.Clone(p.hashes[:n]), func(h uint64) bool { return h == 0 }))...)
 		d.state.Handled[key], p.again = handled[max(0, len(handled)-all-keptHashes):], nil

@@ -323,6 +323,8 @@ func TestWhatKeepsItFromActing(t *testing.T) {
 	}{
 		"opt-out":               {restartOnDeath, nil, optedOut, "refused opted_out"},
 		"infrastructure":        {never + restartOnDeath, nil, infra, "refused infrastructure"},
+		"weir itself":           {restartOnDeath, nil, Subject{Node: "n1", Container: "x", Name: "control", Image: "registry:5000/bank/weir:1.2"}, "refused infrastructure"},
+		"labelled so":           {restartOnDeath, nil, Subject{Node: "n1", Container: "x", Name: "db", Labels: map[string]string{"weir.infrastructure": "yes"}}, "refused infrastructure"},
 		"frozen":                {restartOnDeath, func(w *world) { w.command(Freeze, "") }, web, "refused frozen"},
 		"unfrozen":              {restartOnDeath, func(w *world) { w.command(Freeze, ""); w.command(Unfreeze, "") }, web, "act restart 1"},
 		"maintenance":           {"maintenance: [{days: [wed], from: \"11:00\", to: \"13:00\"}]\n" + restartOnDeath, nil, web, "refused maintenance"},

@@ -146,7 +146,13 @@ const (
 func DefaultPolicies() Policies {
 	return Policies{MaxAge: 5 * time.Minute, OrderExpiry: time.Minute,
 		Budgets: Budgets{App: Budget{3, 10 * time.Minute}, Node: Budget{5, 10 * time.Minute}, Total: Budget{10, 10 * time.Minute}},
+		Never:   Infrastructure(),
 		Breaker: Breaker{Subjects: 15, Within: 5 * time.Minute, Unhelped: 5}}
+}
+
+// Infrastructure is what is never acted on unless a list says otherwise: weir itself, the cluster's own, and what is labelled so.
+func Infrastructure() Match {
+	return Match{Images: []string{"weir", "weir:*", "*/weir", "*/weir:*", "*/weir@*"}, Namespaces: []string{"kube-system"}, Labels: map[string]string{"weir.infrastructure": "*"}}
 }
 
 // BuiltIn is what holds without a policy file. It only observes: what a restart after three crashes in five minutes would have done.

@@ -40,7 +40,7 @@ func DefaultTopics(partitions, replication int) []TopicSpec {
 		specs = append(specs, TopicSpec{StateTopic(group), partitions, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable}})
 	}
 	// One writer's journal: its entries must have one order, and each holds all of the decider's state.
-	return append(specs, TopicSpec{schema.TopicControl, 1, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable, "max.message.bytes": "8388608"}})
+	return append(specs, TopicSpec{schema.TopicControl, 1, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable, "max.message.bytes": "16777216"}})
 }
 
 // PlanTopics compares the specs with the cluster.

@@ -46,7 +46,7 @@ const NoDocker = "none"
 func DefaultConfig() Config {
 	name, _ := os.Hostname()
 	return Config{Name: name, StateDir: "/var/lib/weir/executor", Actions: []string{control.Restart, control.Start, control.Stop, control.Recreate}, Limit: control.Budget{Actions: 30, Per: 10 * time.Minute},
-		Never: control.Match{Labels: map[string]string{"weir.infrastructure": "*"}}}
+		Never: control.Infrastructure()}
 }
 
 // Validate joins what is wrong, each with its key.

@@ -29,8 +29,8 @@ type Input struct {
 	at int64
 }
 
-// Inputs finds what of a batch matters, in memory of its own.
-func Inputs(b *schema.Batch) (all []Input) {
+// Inputs finds what of a batch matters and is within a time, in memory of its own.
+func Inputs(b *schema.Batch, from, to time.Time) (all []Input) {
 	for i := range b.Records {
 		in, err := read(b, &b.Records[i])
 		if err != nil || in.trigger == nil && in.change == nil {
@@ -40,7 +40,9 @@ func Inputs(b *schema.Batch) (all []Input) {
 		if in.trigger != nil {
 			at = in.trigger.At
 		}
-		all = append(all, Input{in, at})
+		if at >= from.UnixNano() && at < to.UnixNano() {
+			all = append(all, Input{in, at})
+		}
 	}
 	return all
 }

@@ -19,8 +19,8 @@ func TestSimulate(t *testing.T) {
 		said = append(said, fmt.Sprintf("%v %s %s%s", time.Unix(0, d.At).Sub(noon), d.Verdict, d.Subject.Name, strings.TrimSuffix(" "+d.Reason, " ")))
 	})
 	var all []Input
-	for _, b := range []*schema.Batch{die("a", 20*time.Second), die("a", 0), die("b", 2*time.Minute)} {
-		all = append(all, Inputs(b)...)
+	for _, b := range []*schema.Batch{die("a", 20*time.Second), die("a", 0), die("b", 2*time.Minute), die("c", time.Hour), die("c", -1)} {
+		all = append(all, Inputs(b, noon, noon.Add(time.Hour))...)
 	}
 	SortInputs(all)
 	for i := range all {

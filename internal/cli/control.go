@@ -21,6 +21,7 @@ import (
 	"weir/control"
 	"weir/ingest"
 	"weir/internal/config"
+	"weir/internal/search"
 	"weir/internal/telemetry"
 	"weir/schema"
 )
@@ -360,9 +361,10 @@ func (c historyCmd) show(g *globals, h *history, links []*control.Decision) erro
 }
 
 type simulateCmd struct {
-	File  string        `arg:"" help:"The policy file."`
-	Since time.Duration `help:"How far back to begin, as far as Kafka has it." default:"24h"`
-	JSON  bool          `help:"One JSON object a line."`
+	File string `arg:"" help:"The policy file."`
+	From string `help:"From when: how long ago (90m, 2d), or a time." default:"1d"`
+	To   string `help:"Until when, as --from." placeholder:"TIME"`
+	JSON bool   `help:"One JSON object a line."`
 }
 
 // maxInputs bounds the memory of a simulation: about a gigabyte.
@@ -373,22 +375,25 @@ func (c simulateCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	_, k, err := g.kafka()
+	now := time.Now()
+	from, err := search.ParseTime(c.From, now)
 	if err != nil {
-		return err
+		return fmt.Errorf("--from: %w", err)
 	}
-	defer k.Close()
-	var all []control.Input
-	for _, topic := range []string{schema.TopicEvents, schema.TopicSignals} {
-		err := k.Scan(ctx, topic, time.Now().Add(-c.Since), func(b *schema.Batch) error {
-			if all = append(all, control.Inputs(b)...); len(all) > maxInputs {
-				return fmt.Errorf("there are more than %d events and signals; choose a shorter --since", maxInputs)
-			}
-			return nil
-		}, func(err error) { fmt.Fprintln(g.err, "weir:", err) })
-		if err != nil {
-			return err
+	to := now
+	if c.To != "" {
+		if to, err = search.ParseTime(c.To, now); err != nil {
+			return fmt.Errorf("--to: %w", err)
 		}
+	}
+	var all []control.Input
+	if err := c.read(ctx, g, from, func(b *schema.Batch) error {
+		if all = append(all, control.Inputs(b, from, to)...); len(all) > maxInputs {
+			return fmt.Errorf("there are more than %d events and signals; choose a shorter time", maxInputs)
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	control.SortInputs(all)
 	counts, failed := map[string]int{}, error(nil)
@@ -406,7 +411,7 @@ func (c simulateCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 	}
-	if err := errors.Join(s.Until(time.Now()), failed); err != nil {
+	if err := errors.Join(s.Until(to), failed); err != nil {
 		return err
 	}
 	fmt.Fprintf(g.err, "%d events and signals:", len(all))
@@ -414,5 +419,20 @@ func (c simulateCmd) Run(ctx context.Context, g *globals) error {
 		fmt.Fprintf(g.err, " %d %s", counts[v], v)
 	}
 	fmt.Fprintln(g.err)
+	return nil
+}
+
+// read gives what Kafka has.
+func (c simulateCmd) read(ctx context.Context, g *globals, from time.Time, fn func(*schema.Batch) error) error {
+	_, k, err := g.kafka()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	for _, topic := range []string{schema.TopicEvents, schema.TopicSignals} {
+		if err := k.Scan(ctx, topic, from, fn, func(err error) { fmt.Fprintln(g.err, "weir:", err) }); err != nil {
+			return err
+		}
+	}
 	return nil
 }

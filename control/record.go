@@ -65,7 +65,7 @@ func (d *Decision) Sentence() string {
 	if s := d.Subject; s != nil {
 		about = strings.TrimSpace(s.Pod + " " + s.Name)
 		if about == "" {
-			about = "node"
+			about = cmp.Or(s.Container[:min(12, len(s.Container))], "node")
 		}
 		about += " on " + s.Node
 	}

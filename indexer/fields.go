@@ -156,7 +156,7 @@ var Fields = []Field{
 	{Name: "weir.action.policy", Type: Keyword, Attr: schema.AttrActionPolicy, Doc: "the policy that decided"},
 	{Name: "weir.action.mode", Type: Keyword, Attr: schema.AttrActionMode, Doc: "act or observe"},
 	{Name: "weir.action.kind", Type: Keyword, Attr: schema.AttrActionKind, Doc: "restart, recreate, notify …"},
-	{Name: "weir.action.verdict", Type: Keyword, Attr: schema.AttrActionVerdict, Doc: "of a decision: act, would_act, notify, refused, breaker_opened …; of an outcome: done, passed, refused, failed, unknown"},
+	{Name: "weir.action.verdict", Type: Keyword, Attr: schema.AttrActionVerdict, Doc: "of a decision: act, would_act, notify, refused, breaker_opened …; of an outcome: done, passed, already, refused, failed, unknown"},
 	{Name: "weir.action.reason", Type: Keyword, Attr: schema.AttrActionReason, Doc: "why it was refused, or failed"},
 	{Name: "weir.action.step", Type: Long, Attr: schema.AttrActionStep, Doc: "step of the policy, from 1"},
 	{Name: "weir.action.signals", Type: Keyword, Attr: schema.AttrActionSignals, Doc: "ids of the signals and records behind it"},

@@ -19,7 +19,7 @@ func (r *runtime) groups() []status.Group {
 		{Name: "indexer", Topics: []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions, schema.TopicDeadLetter}, Patience: patience},
 		{Name: "archiver", Topics: []string{schema.TopicLogs, schema.TopicEvents, schema.TopicSignals, schema.TopicActions}, Patience: max(patience, 2*r.cfg.Consumer.ArchiveCommitInterval)},
 		{Name: "processor", Topics: []string{schema.TopicLogs}, Patience: patience},
-		{Name: "control", Topics: []string{schema.TopicEvents, schema.TopicSignals}, Patience: patience},
+		{Name: "control", Topics: []string{schema.TopicEvents, schema.TopicSignals, schema.TopicActions}, Patience: patience},
 	}
 	if r.cfg.Control.Notify.Any() {
 		all = append(all, status.Group{Name: notify.Group, Topics: []string{schema.TopicSignals}, Patience: patience})

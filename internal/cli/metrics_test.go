@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/control"
 	"weir/control/notify"
 	"weir/internal/config"
 )
@@ -133,6 +135,14 @@ func allMetrics(t *testing.T) []metric {
 	cfg.Archiver.Root = "file://" + dir
 	cfg.Indexer.Addresses = []string{"http://127.0.0.1:1"}
 	cfg.Control.Notify.Webhooks = []notify.Target{{URL: "http://127.0.0.1:1"}}
+	key, err := control.NewKey()
+	if err == nil {
+		err = key.Write(filepath.Join(dir, "key.pem"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Executor.TrustedKeys = []string{filepath.Join(dir, "key.pub")}
 	run, err := newRuntimeOn(r, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -440,7 +440,9 @@ func (p *partition) Close() error {
 	p.closed = true
 	if p.c.open--; p.c.open == 0 {
 		p.c.session = nil
-		p.c.m.epoch.Set(0)
+		for _, g := range []prometheus.Gauge{p.c.m.epoch, p.c.m.open, p.c.m.frozen, p.c.m.containers} {
+			g.Set(0) // they are the decider's, which is another process now
+		}
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weir/archiver/archive"
+	"weir/archiver/read"
 	"weir/control"
 	"weir/ingest"
 	"weir/internal/config"
@@ -364,7 +366,9 @@ type simulateCmd struct {
 	File string `arg:"" help:"The policy file."`
 	From string `help:"From when: how long ago (90m, 2d), or a time." default:"1d"`
 	To   string `help:"Until when, as --from." placeholder:"TIME"`
-	JSON bool   `help:"One JSON object a line."`
+	// An archive has days that Kafka has deleted.
+	Archive string `help:"Read this archive instead of Kafka: file:///… or hdfs://…" placeholder:"ROOT"`
+	JSON    bool   `help:"One JSON object a line."`
 }
 
 // maxInputs bounds the memory of a simulation: about a gigabyte.
@@ -387,7 +391,7 @@ func (c simulateCmd) Run(ctx context.Context, g *globals) error {
 		}
 	}
 	var all []control.Input
-	if err := c.read(ctx, g, from, func(b *schema.Batch) error {
+	if err := c.read(ctx, g, from, to, func(b *schema.Batch) error {
 		if all = append(all, control.Inputs(b, from, to)...); len(all) > maxInputs {
 			return fmt.Errorf("there are more than %d events and signals; choose a shorter time", maxInputs)
 		}
@@ -422,14 +426,35 @@ func (c simulateCmd) Run(ctx context.Context, g *globals) error {
 	return nil
 }
 
-// read gives what Kafka has.
-func (c simulateCmd) read(ctx context.Context, g *globals, from time.Time, fn func(*schema.Batch) error) error {
+// read gives what Kafka has, or the archive.
+func (c simulateCmd) read(ctx context.Context, g *globals, from, to time.Time, fn func(*schema.Batch) error) error {
+	topics := []string{schema.TopicEvents, schema.TopicSignals}
+	if c.Archive != "" {
+		cfg, err := g.load()
+		if err != nil {
+			return err
+		}
+		st, err := openArchive(cfg.Archiver.Config, c.Archive)
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		for b, err := range read.New(st).Batches(ctx, read.Query{Scope: archive.Scope{Topics: topics, Since: from, Until: to}}, nil) {
+			if err == nil {
+				err = fn(b)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	_, k, err := g.kafka()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	for _, topic := range []string{schema.TopicEvents, schema.TopicSignals} {
+	for _, topic := range topics {
 		if err := k.Scan(ctx, topic, from, fn, func(err error) { fmt.Fprintln(g.err, "weir:", err) }); err != nil {
 			return err
 		}

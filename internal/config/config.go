@@ -165,6 +165,12 @@ func Load(path string, env func(string) string) (Config, error) {
 	if v := env("WEIR_NODE"); v != "" {
 		c.Agent.Node = v
 	}
+	if v := env("WEIR_CONTROL_POLICIES"); v != "" {
+		c.Control.Policies = v
+	}
+	if v := env("WEIR_CONTROL_SIGN_KEY_FILE"); v != "" {
+		c.Control.SignKeyFile = v
+	}
 	if v := env("WEIR_HTTP_LISTEN"); v != "" {
 		c.HTTP.Listen = v
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func TestKubernetes(t *testing.T) {
 	freshTopics(t, k, brokers)
 	c := newCluster(t)
 	// The kubelet keeps logs and the agent its state at places of the host: those of an earlier run are not ours. At the end nobody but the kubelet stops containers.
-	namespaces := []string{"weir-e2e-shop", "weir", "weir-node"}
+	namespaces := []string{"weir-e2e-shop", "weir-e2e-crash", "weir", "weir-node"}
 	forget := func() {
 		for _, namespace := range namespaces {
 			logs, _ := filepath.Glob("/var/log/pods/" + namespace + "_*")
@@ -62,9 +63,13 @@ func TestKubernetes(t *testing.T) {
 	run(t, repository, []string{"WEIR_KAFKA_BROKERS=" + s.kafka}, c.path("bin/weir"), "topics", "apply")
 
 	overlay := c.manifests(repository, s)
+	run(t, repository, nil, c.path("bin/weir"), "control", "keygen", c.path("decider.pem"))
+	c.kubectl("create", "namespace", "weir")
+	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-decider", "--from-file=decider.pem="+c.path("decider.pem"))
+	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-trusted", "--from-file=decider.pub="+c.path("decider.pub"))
 	c.kubectl("apply", "--server-side", "-k", overlay)
 	c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/agent", "--timeout=120s")
-	for _, name := range []string{"indexer", "archiver", "processor"} {
+	for _, name := range []string{"indexer", "archiver", "processor", "control", "executor"} {
 		c.kubectl("-n", "weir", "rollout", "status", "deployment/"+name, "--timeout=120s")
 	}
 
@@ -88,6 +93,29 @@ spec:
 `, k8sWriters, k8sLines))
 	c.kubectl("-n", "weir-e2e-shop", "rollout", "status", "deployment/ledger", "--timeout=120s")
 
+	// It ends with an error right after its start, again and again: the processor tells, control orders, the executor deletes it.
+	c.apply(`apiVersion: v1
+kind: Namespace
+metadata: {name: weir-e2e-crash}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: broken, namespace: weir-e2e-crash}
+spec:
+  selector: {matchLabels: {app.kubernetes.io/name: broken}}
+  template:
+    metadata: {labels: {app.kubernetes.io/name: broken}}
+    spec:
+      hostNetwork: true
+      containers:
+      - name: main
+        image: docker.io/library/writer:e2e
+        imagePullPolicy: Never
+        env: [{name: LINES, value: "50"}, {name: SECONDS, value: "1"}, {name: EXIT, value: "3"}]
+`)
+	broken := ""
+	await(t, time.Minute, "the broken pod", func() bool { broken = c.podOf("weir-e2e-crash", "broken"); return broken != "" })
+
 	// A rolling update while they write, then an eviction.
 	before := c.agentPod()
 	c.kubectl("-n", "weir-node", "patch", "daemonset", "agent", "-p", `{"spec":{"template":{"metadata":{"annotations":{"e2e":"2"}}}}}`)
@@ -109,7 +137,18 @@ spec:
 	for _, p := range got.wrong {
 		t.Error(p)
 	}
-	c.rights()
+	await(t, 5*time.Minute, "the broken pod's deletion", func() bool { p := c.podOf("weir-e2e-crash", "broken"); return p != "" && p != broken })
+	if restarts := c.kubectl("-n", "weir-e2e-crash", "get", "pods", "-l", "app.kubernetes.io/name=broken", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"); restarts == "" {
+		t.Error("no pod came in the deleted one's place")
+	}
+	history := exec.Command(c.path("bin/weir"), "control", "history", "--verify", "--trusted", c.path("decider.pub"))
+	history.Env = append(os.Environ(), "WEIR_KAFKA_BROKERS="+s.kafka)
+	out, err := history.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), broken) || !strings.Contains(string(out), "delete_pod") {
+		t.Errorf("the history does not have the deletion of %s: %v\n%s", broken, err, out)
+	}
+	c.rights("agent", "weir-node")
+	c.rights("executor", "weir")
 }
 
 // manifests copies the tree, names the servers of the stack in its configurations, and returns the overlay.
@@ -124,6 +163,8 @@ func (c *cluster) manifests(repository string, s servers) string {
 		"base/node/agent.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nagent:\n  docker_host: none\n  pods_dir: /var/log/pods\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
 			s.kafka, c.api, account, account),
 		"base/platform/weir.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nindexer: {addresses: [%q], namespace: k8s, apply: true}\narchiver: {root: %q}\nlog: {format: json}\n", s.kafka, s.elasticsearch, "hdfs://"+s.namenode+"/weir-k8s"),
+		"components/healing/executor.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nexecutor:\n  name: cluster\n  docker_host: none\n  trusted_keys: [/etc/weir-trusted/decider.pub]\n  actions: [delete_pod]\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
+			s.kafka, c.api, account, account),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			c.t.Fatal(err)
@@ -132,8 +173,11 @@ func (c *cluster) manifests(repository string, s servers) string {
 	return filepath.Join(dir, "overlays/dev")
 }
 
-func (c *cluster) agentPod() string {
-	return c.kubectl("-n", "weir-node", "get", "pods", "-l", "app.kubernetes.io/name=weir-agent", "--field-selector", "status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
+func (c *cluster) agentPod() string { return c.podOf("weir-node", "weir-agent") }
+
+// podOf names the pod of an app that is not about to go.
+func (c *cluster) podOf(namespace, app string) string {
+	return c.kubectl("-n", namespace, "get", "pods", "-l", "app.kubernetes.io/name="+app, "--field-selector", "status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}")
 }
 
 func (c *cluster) evict(pod string) {
@@ -208,8 +252,8 @@ func podsLines(t *testing.T, k *ingest.Kafka, want int) podTally {
 	return got
 }
 
-// rights wants the agent to have used every right that it has, and to have been refused none.
-func (c *cluster) rights() {
+// rights wants a service account to have used every right that its role weir-<name> gives, and to have been refused none.
+func (c *cluster) rights(name, namespace string) {
 	c.t.Helper()
 	f, err := os.Open(c.path("audit.log"))
 	if err != nil {
@@ -229,7 +273,7 @@ func (c *cluster) rights() {
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			c.t.Fatal(err)
 		}
-		if !strings.HasPrefix(e.User.Username, "system:serviceaccount:weir") {
+		if e.User.Username != "system:serviceaccount:"+namespace+":"+name {
 			continue
 		}
 		used[e.Ref.Resource+" "+e.Verb] = true
@@ -240,7 +284,7 @@ func (c *cluster) rights() {
 	var role struct {
 		Rules []struct{ Resources, Verbs []string }
 	}
-	if err := json.Unmarshal([]byte(c.kubectl("get", "clusterrole", "weir-agent", "-o", "json")), &role); err != nil {
+	if err := json.Unmarshal([]byte(c.kubectl("get", "clusterrole", "weir-"+name, "-o", "json")), &role); err != nil {
 		c.t.Fatal(err)
 	}
 	var granted []string
@@ -253,12 +297,12 @@ func (c *cluster) rights() {
 	}
 	for right := range used {
 		if !slices.Contains(granted, right) {
-			c.t.Errorf("the agent used %q, which its role does not name", right)
+			c.t.Errorf("the %s used %q, which its role does not name", name, right)
 		}
 	}
 	for _, right := range granted {
 		if !used[right] {
-			c.t.Errorf("the agent has the right %q and did not use it", right)
+			c.t.Errorf("the %s has the right %q and did not use it", name, right)
 		}
 	}
 }

@@ -19,7 +19,7 @@ type Config struct {
 	Learn       time.Duration `yaml:"learn"`        // no pattern of an app never seen before is told as new for so long
 	LearnLines  int           `yaml:"learn_lines"`  // nor before so many lines, up to six times as long
 	NewSeverity int32         `yaml:"new_severity"` // lowest severity of a new pattern that is told (OpenTelemetry: 13 WARN, 17 ERROR); 0 tells all
-	NewPerApp   int           `yaml:"new_per_app"`  // new patterns of an app told one by one in a window; the others become one signal with their number
+	ToldPerApp  int           `yaml:"told_per_app"` // new patterns of an app told one by one in a window, and jumps; the others become one signal with their number
 
 	Window    time.Duration `yaml:"window"`     // of event time, in which a template's lines are counted
 	RateCount int           `yaml:"rate_count"` // lines in a window, and
@@ -31,7 +31,7 @@ type Config struct {
 // DefaultConfig tells new errors and jumps that a person would call one.
 func DefaultConfig() Config {
 	return Config{Similarity: 0.6, MaxApps: 1000, MaxTemplates: 1000, MaxBytes: 64 << 20, MaxLine: 1024, MaxWords: 64, Expire: 7 * 24 * time.Hour,
-		Learn: 10 * time.Minute, LearnLines: 1000, NewSeverity: 17, NewPerApp: 10,
+		Learn: 10 * time.Minute, LearnLines: 1000, NewSeverity: 17, ToldPerApp: 10,
 		Window: time.Minute, RateCount: 100, RateRatio: 5, RateAfter: 10, CoolDown: 30 * time.Minute}
 }
 
@@ -52,7 +52,7 @@ func (c Config) Validate() error {
 	bad(c.Learn < 0, "learn: must not be negative")
 	bad(c.LearnLines < 0, "learn_lines: must not be negative")
 	bad(c.NewSeverity < 0 || c.NewSeverity > 24, "new_severity: must be from 0 to 24")
-	bad(c.NewPerApp < 1, "new_per_app: must be at least 1")
+	bad(c.ToldPerApp < 1, "told_per_app: must be at least 1")
 	bad(c.Window < time.Second, "window: must be at least 1s")
 	bad(c.Expire < c.Window*history, "expire: must be at least %d windows", history)
 	bad(c.RateCount < 1, "rate_count: must be at least 1")

@@ -36,7 +36,7 @@ type Stats struct {
 	Lines, Born, Merged    uint64
 	ForgottenTemplates     uint64 // for the bounds
 	ForgottenApps          uint64 // for the bounds or their age
-	Untold                 uint64 // new patterns that were told by their number alone
+	Untold                 uint64 // new patterns and jumps that were told by their number alone
 }
 
 // New makes a miner.
@@ -187,7 +187,7 @@ func (m *Miner) new(a *app, t *template, b *schema.Batch, at int64, out []signal
 	if t.severity < m.cfg.NewSeverity || m.learning(a, at) || slices.Contains(a.forgotten, t.id) {
 		return out
 	}
-	if a.told >= m.cfg.NewPerApp {
+	if a.told >= m.cfg.ToldPerApp {
 		a.untold++
 		m.stats.Untold++
 		return out
@@ -288,27 +288,32 @@ func (m *Miner) close(a *app, out []signal.Signal) []signal.Signal {
 	width := int64(m.cfg.Window)
 	start, end := a.window*width, (a.window+1)*width
 	a.idle = a.told == 0
+	jumps := 0
 	for _, t := range a.templates {
 		c := t.open[0]
 		copy(t.open[:], t.open[1:])
 		t.open[pending-1] = 0
-		out = m.judge(a, t, c, start, end, out)
+		out = m.judge(a, t, c, end, &jumps, out)
 		a.idle = a.idle && t.windows == history && t.history == [history]uint32{} && t.open == [pending]uint32{} && c == 0 && !t.firing
 		copy(t.history[1:], t.history[:])
 		t.history[0] = c
 		t.windows = min(t.windows+1, history)
 	}
 	a.changed = a.changed || !a.idle
-	if a.untold > 0 {
-		out = append(out, signal.Signal{Kind: signal.NewPattern, Rule: signal.NewPattern, State: signal.Point, Group: signal.Group("app", a.name), Start: start, End: end, Severity: signal.Warn, Value: float64(a.untold),
-			Body: fmt.Sprintf("%s writes %d more lines as it never did", a.name, a.untold), Subject: []schema.Attr{schema.String(schema.AttrApp, a.name)}})
+	more := func(kind string, n int, body string) {
+		if n > 0 {
+			out = append(out, signal.Signal{Kind: kind, Rule: kind, State: signal.Point, Group: signal.Group("app", a.name), Start: start, End: end, Severity: signal.Warn, Value: float64(n),
+				Body: fmt.Sprintf(body, a.name, n), Subject: []schema.Attr{schema.String(schema.AttrApp, a.name)}})
+		}
 	}
+	more(signal.NewPattern, a.untold, "%s writes %d more lines as it never did")
+	more(signal.PatternRate, jumps-m.cfg.ToldPerApp, "%s: %d more patterns come much more often than before")
 	a.told, a.untold = 0, 0
 	return out
 }
 
 // judge compares a template's closed window with those before.
-func (m *Miner) judge(a *app, t *template, c uint32, start, end int64, out []signal.Signal) []signal.Signal {
+func (m *Miner) judge(a *app, t *template, c uint32, end int64, jumps *int, out []signal.Signal) []signal.Signal {
 	if t.firing {
 		usual := end-t.fired >= history*int64(m.cfg.Window)
 		if !usual && float64(c) >= m.cfg.RateRatio*float64(max(t.baseline, 1))/2 && int(c) >= m.cfg.RateCount/2 {
@@ -328,7 +333,12 @@ func (m *Miner) judge(a *app, t *template, c uint32, start, end int64, out []sig
 	if float64(c) < m.cfg.RateRatio*float64(max(usual, 1)) {
 		return out
 	}
-	t.firing, t.fired, t.baseline = true, end, usual
+	t.fired, t.baseline = end, usual
+	if *jumps++; *jumps > m.cfg.ToldPerApp {
+		m.stats.Untold++
+		return out
+	}
+	t.firing = true
 	return append(out, rateSignal(a, t, signal.Firing, end, c, fmt.Sprintf("%s: a pattern came %d times in %s, before at most about %d times: %s", a.name, c, m.cfg.Window, usual, t.Text())))
 }
 

@@ -195,7 +195,7 @@ func TestNewPattern(t *testing.T) {
 	}
 	out = m.Advance(at/minute*minute+minute, out[:0])
 	expect("the end of the window", 1)
-	if cfg := DefaultConfig(); told != cfg.NewPerApp-1 || out[0].Value != 30-float64(told) || out[0].Group != "app=pay" || m.Stats().Untold != uint64(30-told) {
+	if cfg := DefaultConfig(); told != cfg.ToldPerApp-1 || out[0].Value != 30-float64(told) || out[0].Group != "app=pay" || m.Stats().Untold != uint64(30-told) {
 		t.Errorf("told %d, then %+v", told, out[0])
 	}
 	out = m.Advance(at/minute*minute+2*minute, out[:0])
@@ -258,6 +258,26 @@ func TestRate(t *testing.T) {
 				t.Errorf("%s, %d before: %q, want %q", c.name, len(usual), g, want)
 			}
 		}
+	}
+}
+
+// TestJumpsTogether: when all patterns of an app jump at once, only some are told one by one.
+func TestJumpsTogether(t *testing.T) {
+	m := miner(t, nil)
+	var got []string
+	for i := range 14 {
+		at := (1000 + int64(i)) * minute
+		for p := range 25 {
+			for range 1 + i/12*200 {
+				m.Write(batch("pay", "", at, schema.Record{Body: strings.Repeat("word ", p+1), Time: at}), nil)
+			}
+		}
+		for _, s := range m.Advance(at+minute, nil) {
+			got = append(got, fmt.Sprintf("%d %s %.0f", i, s.State, s.Value))
+		}
+	}
+	if want := append(slices.Repeat([]string{"12 firing 201"}, 10), "12 point 15"); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
 	}
 }
 
@@ -395,7 +415,7 @@ func TestRestore(t *testing.T) {
 		all = append(all, fmt.Sprintf("%s {word} of {word} {int}", strings.Repeat("x", i%7+1)))
 	}
 	change := func(c *Config) {
-		c.MaxApps, c.MaxTemplates, c.Learn, c.LearnLines, c.NewSeverity, c.RateCount, c.NewPerApp, c.CoolDown = 3, 40, 0, 0, 9, 50, 3, 10*time.Minute
+		c.MaxApps, c.MaxTemplates, c.Learn, c.LearnLines, c.NewSeverity, c.RateCount, c.ToldPerApp, c.CoolDown = 3, 40, 0, 0, 9, 50, 3, 10*time.Minute
 	}
 	kinds := map[string]int{}
 	for seed := range uint64(6) {
@@ -460,7 +480,7 @@ func TestRestoreRefuses(t *testing.T) {
 func TestConfig(t *testing.T) {
 	bad := Config{Learn: -1, LearnLines: -1, NewSeverity: 25, CoolDown: -1, Expire: -1}
 	_, err := New(bad)
-	for _, key := range []string{"similarity", "max_apps", "max_templates", "max_bytes", "max_line", "max_words", "expire", "learn", "learn_lines", "new_severity", "new_per_app", "window", "rate_count", "rate_ratio", "rate_after", "cool_down"} {
+	for _, key := range []string{"similarity", "max_apps", "max_templates", "max_bytes", "max_line", "max_words", "expire", "learn", "learn_lines", "new_severity", "told_per_app", "window", "rate_count", "rate_ratio", "rate_after", "cool_down"} {
 		if err == nil || !strings.Contains(err.Error(), key+": ") {
 			t.Errorf("%s is not refused: %v", key, err)
 		}

@@ -70,7 +70,20 @@ type app struct {
 	tree    map[uint64]*node
 	bytes   int
 	changed bool
-	idle    bool // closing a window would change nothing
+	idle    bool // what isIdle says
+}
+
+// isIdle reports whether closing a window would change nothing: then it is left open, and the state needs not be saved for it.
+func (a *app) isIdle() bool {
+	if a.told+a.untold > 0 {
+		return false
+	}
+	for _, t := range a.templates {
+		if t.firing || t.windows < history || t.open != [pending]uint32{} || t.history != [history]uint32{} {
+			return false
+		}
+	}
+	return true
 }
 
 // image is one that an app ran, and when its first line was.

@@ -103,7 +103,7 @@ func (m *Miner) app(b *schema.Batch, at int64, out []signal.Signal) (*app, []sig
 		a = &app{name: name, first: at, last: at, window: at / int64(m.cfg.Window), tree: map[uint64]*node{}}
 		m.apps[name] = a
 	}
-	a.used, a.changed, a.idle = m.batches, true, false
+	a.used, a.changed = m.batches, true
 	if img, _ := b.ResourceAttr(schema.AttrImageName); img.Str != "" && !slices.ContainsFunc(a.images, func(i image) bool { return i.name == img.Str }) {
 		a.images = append(a.images, image{strings.Clone(img.Str), at})
 		a.images = a.images[max(0, len(a.images)-maxImages):]
@@ -131,8 +131,10 @@ func (m *Miner) write(a *app, b *schema.Batch, r *schema.Record, at int64, out [
 	number := at / int64(m.cfg.Window)
 	if number >= a.window+pending {
 		out = m.closeUntil(a, number-pending+1, out)
+		a.window = number - pending + 1
 	}
 	slot := max(number-a.window, 0)
+	a.idle = false
 
 	path := l.path
 	n := a.leaf(&path, false)
@@ -235,7 +237,7 @@ func (m *Miner) drop(a *app, t *template, out []signal.Signal) []signal.Signal {
 		a.forgotten = append(a.forgotten, t.id)
 		a.forgotten = a.forgotten[max(0, len(a.forgotten)-m.cfg.MaxTemplates):]
 	}
-	a.changed = true
+	a.changed, a.idle = true, a.isIdle()
 	m.stats.ForgottenTemplates++
 	return out
 }
@@ -279,7 +281,6 @@ func (m *Miner) closeUntil(a *app, number int64, out []signal.Signal) []signal.S
 	for ; a.window < number && !a.idle; a.window++ {
 		out = m.close(a, out)
 	}
-	a.window = number
 	return out
 }
 
@@ -287,19 +288,17 @@ func (m *Miner) closeUntil(a *app, number int64, out []signal.Signal) []signal.S
 func (m *Miner) close(a *app, out []signal.Signal) []signal.Signal {
 	width := int64(m.cfg.Window)
 	start, end := a.window*width, (a.window+1)*width
-	a.idle = a.told == 0
 	jumps := 0
 	for _, t := range a.templates {
 		c := t.open[0]
 		copy(t.open[:], t.open[1:])
 		t.open[pending-1] = 0
 		out = m.judge(a, t, c, end, &jumps, out)
-		a.idle = a.idle && t.windows == history && t.history == [history]uint32{} && t.open == [pending]uint32{} && c == 0 && !t.firing
 		copy(t.history[1:], t.history[:])
 		t.history[0] = c
 		t.windows = min(t.windows+1, history)
 	}
-	a.changed = a.changed || !a.idle
+	a.changed = true
 	more := func(kind string, n int, body string) {
 		if n > 0 {
 			out = append(out, signal.Signal{Kind: kind, Rule: kind, State: signal.Point, Group: signal.Group("app", a.name), Start: start, End: end, Severity: signal.Warn, Value: float64(n),
@@ -309,6 +308,7 @@ func (m *Miner) close(a *app, out []signal.Signal) []signal.Signal {
 	more(signal.NewPattern, a.untold, "%s writes %d more lines as it never did")
 	more(signal.PatternRate, jumps-m.cfg.ToldPerApp, "%s: %d more patterns come much more often than before")
 	a.told, a.untold = 0, 0
+	a.idle = a.isIdle()
 	return out
 }
 

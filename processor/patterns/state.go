@@ -128,6 +128,7 @@ func (m *Miner) Restore(name string, state []byte) error {
 	if old := m.apps[name]; old != nil {
 		m.bytes -= old.bytes
 	}
+	a.idle = a.isIdle()
 	m.apps[a.name] = a
 	m.bytes += a.bytes
 	m.batches = max(m.batches, a.used)

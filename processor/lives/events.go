@@ -231,10 +231,10 @@ func (t *Tracker) judgeHealth(c *container, at int64) {
 	}
 	if n := len(c.Changes); n >= t.cfg.Flapping.Changes {
 		t.fire(&c.Flap, at, c.signal(signal.FlappingHealth, signal.Warn, float64(n), fmt.Sprintf("changed %d times between healthy and unhealthy within %s", n, t.cfg.Flapping.Within), ids(c.Changes, func(x change) string { return x.ID })))
-	} else if n == 0 {
+	} else if n == 0 && c.Flap.Since != 0 {
 		t.resolve(&c.Flap, at, c.signal(signal.FlappingHealth, signal.Info, 0, fmt.Sprintf("did not change its health for %s", t.cfg.Flapping.Within), nil))
 	}
-	if c.Sick > 0 && at-c.Sick >= int64(t.cfg.Unhealthy.For) {
+	if c.Sick > 0 && c.Ill.Since == 0 && at-c.Sick >= int64(t.cfg.Unhealthy.For) {
 		t.fire(&c.Ill, at, c.signal(signal.Unhealthy, signal.Error, float64(at-c.Sick)/1e9, fmt.Sprintf("has been unhealthy for %s", time.Duration(at-c.Sick)), []string{c.SickID}))
 	}
 }

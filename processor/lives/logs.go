@@ -91,11 +91,11 @@ func (t *Tracker) minutes(c *container, until int64) {
 		} else {
 			c.Calm = 0
 		}
-		counts := []schema.Attr{schema.Int("weir.window.lines", w[0]), schema.Int("weir.window.bytes", w[1])}
-		if c.Busy >= t.cfg.Noisy.Minutes {
-			t.fire(&c.Noise, end, c.signal(signal.NoisyContainer, signal.Warn, float64(w[0]), fmt.Sprintf("writes %d lines and %d bytes a minute, in %d minutes in a row as many as is too much", w[0], w[1], c.Busy), c.record(), counts...))
-		} else if c.Calm >= t.cfg.Noisy.Minutes {
-			t.resolve(&c.Noise, end, c.signal(signal.NoisyContainer, signal.Info, float64(w[0]), fmt.Sprintf("writes less again, %d lines a minute", w[0]), nil, counts...))
+		counts := [...]schema.Attr{schema.Int("weir.window.lines", w[0]), schema.Int("weir.window.bytes", w[1])}
+		if c.Busy >= t.cfg.Noisy.Minutes && c.Noise.Since == 0 {
+			t.fire(&c.Noise, end, c.signal(signal.NoisyContainer, signal.Warn, float64(w[0]), fmt.Sprintf("writes %d lines and %d bytes a minute, in %d minutes in a row as many as is too much", w[0], w[1], c.Busy), c.record(), counts[:]...))
+		} else if c.Calm >= t.cfg.Noisy.Minutes && c.Noise.Since != 0 {
+			t.resolve(&c.Noise, end, c.signal(signal.NoisyContainer, signal.Info, float64(w[0]), fmt.Sprintf("writes less again, %d lines a minute", w[0]), nil, counts[:]...))
 		}
 	}
 }
@@ -181,11 +181,13 @@ func (t *Tracker) judgeCrash(c *container, now int64) {
 
 func (t *Tracker) judgeSilence(c *container, now int64) {
 	if !c.Running || c.Paused || c.Removed {
-		t.resolve(&c.Silent, now, c.signal(signal.SilentContainer, signal.Info, 0, "does not run any more", nil))
+		if c.Silent.Since != 0 {
+			t.resolve(&c.Silent, now, c.signal(signal.SilentContainer, signal.Info, 0, "does not run any more", nil))
+		}
 		return
 	}
 	n := t.nodes[c.Node]
-	if n == nil || !n.Events || n.Quiet.Since != 0 || len(c.Attempts) > 0 || c.Lines < t.cfg.Silent.Lines || c.Last-c.First < int64(t.cfg.Silent.Age) {
+	if c.Silent.Since != 0 || n == nil || !n.Events || n.Quiet.Since != 0 || len(c.Attempts) > 0 || c.Lines < t.cfg.Silent.Lines || c.Last-c.First < int64(t.cfg.Silent.Age) {
 		return
 	}
 	from := max(c.Last, c.Started, c.Resumed)

@@ -23,6 +23,9 @@ const (
 	maxFirsts  = 24
 )
 
+// maxLeaf bounds the templates of a leaf, each of which a line is compared with; beyond it the one seen longest ago is forgotten.
+const maxLeaf = 64
+
 // crowded is how many templates of a leaf make it likely that a word in them varies; then less has to be equal.
 const (
 	crowded           = 16
@@ -133,6 +136,8 @@ func (n *node) find(l *line, similarity float64) (best *template, equal bool) {
 		similarity = min(similarity, crowdedSimilarity)
 	}
 	least := 0.0
+	misses := int((1-similarity)*float64(max(len(l.words)-l.content, 0)) + 1e-9) // more than that cannot be similar
+compare:
 	for _, t := range n.templates {
 		if len(t.words) != len(l.words) || t.content != l.content { // of equal paths, if hashes were
 			continue
@@ -147,8 +152,13 @@ func (n *node) find(l *line, similarity float64) (best *template, equal bool) {
 			total++
 			if have == got {
 				same++
-			} else if have != 0 {
+				continue
+			}
+			if have != 0 {
 				exact = false
+			}
+			if total-same > misses {
+				continue compare
 			}
 		}
 		share := 1.0
@@ -264,8 +274,8 @@ func (a *app) born(n *node, l *line, path [3]uint64) *template {
 }
 
 // oldest is the template that was seen longest ago.
-func (a *app) oldest(except *template) (old *template) {
-	for _, t := range a.templates {
+func oldest(all []*template, except *template) (old *template) {
+	for _, t := range all {
 		if t != except && (old == nil || t.used < old.used) {
 			old = t
 		}

@@ -164,12 +164,15 @@ func (m *Miner) write(a *app, b *schema.Batch, r *schema.Record, at int64, out [
 	t.severity, t.used = r.Severity, a.lines
 	t.count(slot, b, r)
 	out = m.new(a, t, b, at, out)
+	if len(n.templates) > maxLeaf {
+		out = m.drop(a, oldest(n.templates, t), out)
+	}
 	if len(a.templates) > m.cfg.MaxTemplates {
-		out = m.drop(a, a.oldest(t), out)
+		out = m.drop(a, oldest(a.templates, t), out)
 	}
 	for m.bytes > m.cfg.MaxBytes {
 		most := m.pick(func(a, than *app) bool { return a.bytes > than.bytes })
-		old := most.oldest(t)
+		old := oldest(most.templates, t)
 		if old == nil {
 			break
 		}

@@ -35,6 +35,10 @@ func (t *Tracker) event(n *node, b *schema.Batch, r *schema.Record, judge bool) 
 	}
 	c := t.container("docker/"+n.name+"/"+name, n, b)
 	c.seen(at)
+	if judge { // what fell due before the event, as if time had been told to pass
+		t.judgeHealth(c, at)
+		t.judgeCrash(c, at)
+	}
 	switch action {
 	case "create":
 		c.Made, c.Removed = true, false
@@ -226,16 +230,24 @@ func (t *Tracker) health(c *container, b *schema.Batch, r *schema.Record, at int
 // judgeHealth sees whether the container flaps or is ill at a time.
 func (t *Tracker) judgeHealth(c *container, at int64) {
 	within := int64(t.cfg.Flapping.Within)
+	var newest int64
+	for _, x := range c.Changes {
+		newest = x.At
+	}
 	for len(c.Changes) > 0 && at-c.Changes[0].At >= within {
 		c.Changes, c.changed = c.Changes[1:], true
 	}
 	if n := len(c.Changes); n >= t.cfg.Flapping.Changes {
-		t.fire(&c.Flap, at, c.signal(signal.FlappingHealth, signal.Warn, float64(n), fmt.Sprintf("changed %d times between healthy and unhealthy within %s", n, t.cfg.Flapping.Within), ids(c.Changes, func(x change) string { return x.ID })))
+		if due, ok := t.due(&c.Flap, newest, at); ok {
+			t.fire(&c.Flap, due, c.signal(signal.FlappingHealth, signal.Warn, float64(n), fmt.Sprintf("changed %d times between healthy and unhealthy within %s", n, t.cfg.Flapping.Within), ids(c.Changes, func(x change) string { return x.ID })))
+		}
 	} else if n == 0 && c.Flap.Since != 0 {
-		t.resolve(&c.Flap, at, c.signal(signal.FlappingHealth, signal.Info, 0, fmt.Sprintf("did not change its health for %s", t.cfg.Flapping.Within), nil))
+		t.resolve(&c.Flap, newest+within, c.signal(signal.FlappingHealth, signal.Info, 0, fmt.Sprintf("did not change its health for %s", t.cfg.Flapping.Within), nil))
 	}
-	if c.Sick > 0 && c.Ill.Since == 0 && at-c.Sick >= int64(t.cfg.Unhealthy.For) {
-		t.fire(&c.Ill, at, c.signal(signal.Unhealthy, signal.Error, float64(at-c.Sick)/1e9, fmt.Sprintf("has been unhealthy for %s", time.Duration(at-c.Sick)), []string{c.SickID}))
+	if c.Sick > 0 {
+		if due, ok := t.due(&c.Ill, c.Sick+int64(t.cfg.Unhealthy.For), at); ok {
+			t.fire(&c.Ill, due, c.signal(signal.Unhealthy, signal.Error, float64(due-c.Sick)/1e9, fmt.Sprintf("has been unhealthy for %s", time.Duration(due-c.Sick)), []string{c.SickID}))
+		}
 	}
 }
 

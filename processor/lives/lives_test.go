@@ -173,7 +173,7 @@ var timelines = []struct {
 	{name: "a stop on purpose ends the loop", steps: append(crashes("web", 5*s, 1, 0, s, s, s), "30s start web", "31s kill web", "33s die web 143"), want: []string{"23s crash_loop firing 4", "33s crash_loop resolved 0"}},
 	{name: "a reload by signal, long before, is no stop", steps: byTime(crashes("web", 5*m, 1, 0, s, s, s), []string{"10s kill web", "6m kill web", "11m kill web", "16m kill web"}), want: []string{"20m3s crash_loop firing 4"}},
 	{name: "a job that is made anew and ends well", steps: byTime(crashes("job", 5*s, 0, 0, m, m, m, m, m), every(m+4*s, 6*m, m+5*s, "create job"))},
-	{name: "one that is made anew and fails", steps: byTime(crashes("job", 5*s, 1, 0, m, m, m), every(m+4*s, 3*m+14*s, m+5*s, "create job"), every(6*s, 4*m, m+5*s, "destroy job"), []string{"9m now", "10m now"}), want: []string{"3m20s crash_loop firing 4", "10m0s crash_loop resolved 0"}},
+	{name: "one that is made anew and fails", steps: byTime(crashes("job", 5*s, 1, 0, m, m, m), every(m+4*s, 3*m+14*s, m+5*s, "create job"), every(6*s, 4*m, m+5*s, "destroy job"), []string{"9m now", "10m now"}), want: []string{"3m20s crash_loop firing 4", "9m20s crash_loop resolved 0"}},
 	{name: "one that the engine gave up", steps: append(crashes("web", 5*s, 1, 0, s, s, s), "1h now", "23h now", "24h0m23s now"), want: []string{"23s crash_loop firing 4", "24h0m23s crash_loop resolved 0"}},
 	{name: "no second firing within the cool-down", steps: append(crashes("web", s, 1, 0, 0, 0, 0), "5s start web", "6s kill web", "6s die web 1", "7s start web", "7s die web 1", "7s start web", "8s die web 1", "8s start web", "9s die web 1", "9s start web", "9s die web 1", "10m9s start web", "10m10s die web 1"),
 		want: []string{"4s crash_loop firing 4", "6s crash_loop resolved 0"}},
@@ -195,6 +195,7 @@ var timelines = []struct {
 	{name: "unhealthy for long enough", steps: []string{"0s start web", "1m unhealthy web", "1m29s now", "1m30s now", "2m now", "3m healthy web"}, want: []string{"1m30s unhealthy firing 30", "3m0s unhealthy resolved 0"}},
 	{name: "unhealthy, then ended", steps: []string{"0s start web", "1m unhealthy web", "1m30s now", "2m die web 1", "3m now"}, want: []string{"1m30s unhealthy firing 30", "2m0s unhealthy resolved 0"}},
 	{name: "unhealthy for a moment", steps: []string{"0s start web", "1m unhealthy web", "1m29s healthy web", "5m now"}},
+	{name: "it fell due while no time was told to pass", steps: []string{"0s start web", "1m unhealthy web", "3m healthy web", "5m now"}, want: []string{"1m30s unhealthy firing 30", "3m0s unhealthy resolved 0"}},
 	{name: "unhealthy again within the cool-down", steps: []string{"0s start web", "1m unhealthy web", "1m30s now", "2m healthy web", "3m unhealthy web", "11m29s now", "11m30s now"}, want: []string{"1m30s unhealthy firing 30", "2m0s unhealthy resolved 0", "11m30s unhealthy firing 510"}},
 
 	{name: "out of memory", steps: []string{"0s start web", "1m oom web", "1m1s die web 137 oom"}, want: []string{"1m0s oom point 1"}},
@@ -208,7 +209,7 @@ var timelines = []struct {
 	{name: "few lines", steps: byTime(every(0, 99*m, 10*m, "log web"), every(0, 9*h, m, "exec_start other"), []string{"8h now"})},
 	{name: "it ended", steps: byTime(every(0, h, 30*s, "log web"), []string{"60m10s die web"}, every(h, 3*h, m, "exec_start other"), []string{"2h now"})},
 	{name: "it ended, another tracker says", noted: true, steps: byTime(every(0, h, 30*s, "log web"), []string{"60m10s die web"}, every(h, 3*h, m, "exec_start other"), []string{"2h now"})},
-	{name: "it hangs, another tracker knows its node", noted: true, steps: byTime(every(0, h, 30*s, "log web"), every(h, 3*h, m, "exec_start other"), []string{"70m now", "75m die web", "76m now"}), want: []string{"1h10m0s silent_container firing 600", "1h16m0s silent_container resolved 0"}},
+	{name: "it hangs, another tracker knows its node", noted: true, steps: byTime(every(0, h, 30*s, "log web"), every(h, 3*h, m, "exec_start other"), []string{"70m now", "75m die web", "76m now"}), want: []string{"1h10m0s silent_container firing 600", "1h15m0s silent_container resolved 0"}},
 	{name: "removed, and that alone is known", steps: byTime([]string{"0s exec_start other"}, every(0, h, 30*s, "log web"), every(0, 2*h, m, "log other"), []string{"61m closed web", "2h now"})},
 	{name: "paused", steps: byTime(every(0, h, 30*s, "log web"), []string{"60m10s pause web"}, every(h, 3*h, m, "exec_start other"), []string{"2h now", "2h unpause web", "2h9m59s now", "2h10m now"}), want: []string{"2h10m0s silent_container firing 4200"}},
 	{name: "no event of the node is known", steps: byTime(every(0, h, 30*s, "log web"), every(0, 3*h, m, "log other"), []string{"2h now"})},
@@ -226,10 +227,10 @@ var timelines = []struct {
 	{name: "not together", steps: []string{"0s start a", "0s start b", "0s start c", "1h die a", "1h1m1s die b", "1h2m2s die c", "1h3m start a", "1h3m start b", "1h3m start c"}},
 	{name: "events are forgotten", steps: []string{"0s start a", "1h gap x", "1h5m gap x"}, want: []string{"1h0m0s engine_restart point 0"}},
 
-	{name: "a node is quiet", steps: byTime(every(0, h, m, "log web"), []string{"69m59s now", "70m now", "80m now", "90m log web", "90m now", "91m now"}), want: []string{"1h10m0s node_quiet firing 600", "1h30m0s node_quiet resolved 1800"}},
+	{name: "a node is quiet", steps: byTime(every(0, h, m, "log web"), []string{"69m59s now", "70m now", "80m now", "90m log web", "90m now", "91m now"}), want: []string{"1h10m0s node_quiet firing 600", "1h30m0s node_quiet resolved 1200"}},
 	{name: "quiet for three times as long as ever", steps: byTime(every(0, 2*h, 4*m, "file x"), []string{"131m59s now", "2h12m now"}), want: []string{"2h12m0s node_quiet firing 720"}},
 	{name: "heard for too short a time", steps: byTime(every(0, 59*m, m, "log web"), []string{"2h now"})},
-	{name: "quiet and forgotten", steps: byTime(every(0, h, m, "log web"), []string{"2h now", "25h now"}), want: []string{"2h0m0s node_quiet firing 3600", "2h0m0.000000001s node_quiet resolved 0"}},
+	{name: "quiet and forgotten", steps: byTime(every(0, h, m, "log web"), []string{"2h now", "25h now"}), want: []string{"1h10m0s node_quiet firing 600", "25h0m0s node_quiet resolved 0"}},
 	{name: "another node goes on", steps: byTime(every(0, h, m, "log web@n1"), every(0, 2*h, m, "log web@n2"), []string{"70m now"}), want: []string{"1h10m0s node_quiet firing 600"}},
 }
 

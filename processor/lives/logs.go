@@ -161,27 +161,29 @@ func (t *Tracker) judgeCrash(c *container, now int64) {
 		return
 	}
 	stable := int64(t.cfg.CrashLoop.Stable)
-	why := ""
+	ends, why := int64(0), ""
 	switch {
 	case len(c.Attempts) > 0:
-		if now-c.Attempts[len(c.Attempts)-1].At >= stable+maxPause {
-			why = "was not started again for so long that the loop has ended"
-		}
-	case c.Running && c.Started > 0 && now-c.Started >= stable:
-		why = fmt.Sprintf("has run for %s", t.cfg.CrashLoop.Stable)
-		c.Exits, c.Count = nil, 0
-	case c.Removed && now-c.Ended > maxPause:
-		why = "was removed"
-		c.Exits, c.Count = nil, 0
+		ends, why = c.Attempts[len(c.Attempts)-1].At+stable+maxPause, "was not started again for so long that the loop has ended"
+	case c.Running && c.Started > 0:
+		ends, why = c.Started+stable, fmt.Sprintf("has run for %s", t.cfg.CrashLoop.Stable)
+	case c.Removed:
+		ends, why = c.Ended+maxPause, "was removed"
+	default:
+		return
 	}
-	if why != "" {
-		t.resolve(&c.Crash, now, c.signal(signal.CrashLoop, signal.Info, 0, why, nil))
+	if now >= ends {
+		c.Exits, c.Count = nil, 0
+		t.resolve(&c.Crash, ends, c.signal(signal.CrashLoop, signal.Info, 0, why, nil))
 	}
 }
 
 func (t *Tracker) judgeSilence(c *container, now int64) {
 	if !c.Running || c.Paused || c.Removed {
 		if c.Silent.Since != 0 {
+			if !c.Running && c.Ended > c.Silent.Since {
+				now = c.Ended
+			}
 			t.resolve(&c.Silent, now, c.signal(signal.SilentContainer, signal.Info, 0, "does not run any more", nil))
 		}
 		return
@@ -192,8 +194,9 @@ func (t *Tracker) judgeSilence(c *container, now int64) {
 	}
 	from := max(c.Last, c.Started, c.Resumed)
 	wait := max(int64(t.cfg.Silent.After), int64(t.cfg.Silent.Gaps*float64(c.Gap.longest())))
-	if now-from < wait || n.Seen-from < wait { // where nothing else of the node comes, it is not the container that is silent
+	at, ok := t.due(&c.Silent, from+wait, now)
+	if !ok || n.Seen-from < wait { // where nothing else of the node comes, it is not the container that is silent
 		return
 	}
-	t.fire(&c.Silent, now, c.signal(signal.SilentContainer, signal.Warn, float64(now-c.Last)/1e9, fmt.Sprintf("runs, and has written nothing for %s; its longest pause of the last day was %s", time.Duration(now-c.Last).Round(time.Second), time.Duration(c.Gap.longest()).Round(time.Second)), c.record(), schema.Int(AttrLast, c.Last)))
+	t.fire(&c.Silent, at, c.signal(signal.SilentContainer, signal.Warn, float64(at-c.Last)/1e9, fmt.Sprintf("runs, and has written nothing for %s; its longest pause of the last day was %s", time.Duration(at-c.Last).Round(time.Second), time.Duration(c.Gap.longest()).Round(time.Second)), c.record(), schema.Int(AttrLast, c.Last)))
 }

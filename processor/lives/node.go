@@ -32,7 +32,7 @@ type node struct {
 
 	Engine state `json:"engine,omitzero"`
 	Quiet  state `json:"quiet,omitzero"`
-	From   int64 `json:"from,omitempty"` // when it became quiet
+	Back   int64 `json:"back,omitempty"` // when it was heard again
 }
 
 type down struct {
@@ -53,6 +53,8 @@ func (n *node) heard(at int64) {
 	}
 	if n.Quiet.Since == 0 { // a silence that was told is not what is usual
 		n.Gap.add(at-n.Seen, at)
+	} else if n.Back == 0 && at > n.Seen {
+		n.Back = at
 	}
 	n.Seen = at
 }
@@ -95,13 +97,13 @@ func (n *node) restarted(key string, at int64) bool {
 // judgeNode sees whether a node is quiet.
 func (t *Tracker) judgeNode(n *node, now int64) {
 	before := len(t.out)
-	if n.Quiet.Since != 0 {
-		if n.Seen > n.From {
-			t.resolve(&n.Quiet, max(n.Seen, n.Quiet.Since+1), n.signal(signal.NodeQuiet, signal.Info, float64(n.Seen-n.From)/1e9, "is heard again", nil))
-		}
-	} else if wait := max(int64(t.cfg.NodeQuiet.After), int64(t.cfg.NodeQuiet.Gaps*float64(n.Gap.longest()))); n.Seen-n.First >= int64(t.cfg.NodeQuiet.Age) && now-n.Seen >= wait {
-		n.From = n.Seen
-		t.fire(&n.Quiet, now, n.signal(signal.NodeQuiet, signal.Error, float64(now-n.Seen)/1e9, fmt.Sprintf("no line and no event for %s; the longest pause of the last day was %s", time.Duration(now-n.Seen).Round(time.Second), time.Duration(n.Gap.longest()).Round(time.Second)), nil, schema.Int(AttrLast, n.Seen)))
+	if n.Back != 0 {
+		t.resolve(&n.Quiet, n.Back, n.signal(signal.NodeQuiet, signal.Info, float64(max(n.Back-n.Quiet.Since, 0))/1e9, "is heard again", nil))
+		n.Back = 0
+	}
+	wait := max(int64(t.cfg.NodeQuiet.After), int64(t.cfg.NodeQuiet.Gaps*float64(n.Gap.longest())))
+	if at, ok := t.due(&n.Quiet, n.Seen+wait, now); ok && n.Seen-n.First >= int64(t.cfg.NodeQuiet.Age) {
+		t.fire(&n.Quiet, at, n.signal(signal.NodeQuiet, signal.Error, float64(at-n.Seen)/1e9, fmt.Sprintf("no line and no event for %s; the longest pause of the last day was %s", time.Duration(at-n.Seen).Round(time.Second), time.Duration(n.Gap.longest()).Round(time.Second)), nil, schema.Int(AttrLast, n.Seen)))
 	}
 	n.changed = n.changed || len(t.out) > before
 }

@@ -46,9 +46,18 @@ type state struct {
 	Fired int64 `json:"fired,omitempty"`
 }
 
+// due gives the time at which a state fires whose condition has held since a time, after its cool-down; it may not be now yet. So the
+// time is the same however often it is looked at.
+func (t *Tracker) due(s *state, since, now int64) (at int64, ok bool) {
+	if at = since; s.Fired != 0 {
+		at = max(at, s.Fired+int64(t.cfg.CoolDown))
+	}
+	return at, s.Since == 0 && at <= now
+}
+
 // fire appends a signal unless the state fires already, or did too short a time ago.
 func (t *Tracker) fire(s *state, at int64, sig signal.Signal) {
-	if s.Since != 0 || s.Fired != 0 && at-s.Fired < int64(t.cfg.CoolDown) {
+	if _, ok := t.due(s, at, at); !ok {
 		return
 	}
 	s.Since, s.Fired = max(at, 1), max(at, 1)
@@ -68,7 +77,7 @@ func (t *Tracker) resolve(s *state, at int64, sig signal.Signal) {
 
 // point appends a single happening.
 func (t *Tracker) point(s *state, at int64, sig signal.Signal) {
-	if s.Fired != 0 && at-s.Fired < int64(t.cfg.CoolDown) {
+	if _, ok := t.due(s, at, at); !ok {
 		return
 	}
 	s.Fired = max(at, 1)
@@ -164,7 +173,8 @@ func (t *Tracker) node(name string) *node {
 	if n == nil {
 		if len(t.nodes) >= t.cfg.MaxNodes {
 			t.forgotten++
-			t.forgetNode(oldest(t.nodes, func(n *node) uint64 { return n.Used }))
+			old := oldest(t.nodes, func(n *node) uint64 { return n.Used })
+			t.forgetNode(old, old.Seen)
 		}
 		name = strings.Clone(name)
 		n = &node{name: name}
@@ -216,8 +226,8 @@ func (t *Tracker) forget(c *container, at int64, why string) {
 	t.gone = append(t.gone, c.stateKey())
 }
 
-func (t *Tracker) forgetNode(n *node) {
-	t.resolve(&n.Quiet, n.Seen, n.signal(signal.NodeQuiet, signal.Info, 0, "was forgotten", nil))
+func (t *Tracker) forgetNode(n *node, at int64) {
+	t.resolve(&n.Quiet, at, n.signal(signal.NodeQuiet, signal.Info, 0, "was forgotten", nil))
 	delete(t.nodes, n.name)
 	t.gone = append(t.gone, n.stateKey())
 }
@@ -227,7 +237,7 @@ func (t *Tracker) Advance(watermark int64, out []signal.Signal) []signal.Signal 
 	t.out = nil
 	for _, c := range t.containers {
 		if watermark-c.Seen >= int64(t.cfg.Expire) {
-			t.forget(c, watermark, "was not heard of for so long that it is forgotten")
+			t.forget(c, c.Seen+int64(t.cfg.Expire), "was not heard of for so long that it is forgotten")
 			continue
 		}
 		t.judge(c, watermark)
@@ -235,7 +245,7 @@ func (t *Tracker) Advance(watermark int64, out []signal.Signal) []signal.Signal 
 	for _, n := range t.nodes {
 		t.judgeNode(n, watermark)
 		if watermark-n.Seen >= int64(t.cfg.Expire) {
-			t.forgetNode(n)
+			t.forgetNode(n, n.Seen+int64(t.cfg.Expire))
 		}
 	}
 	slices.SortStableFunc(t.out, func(a, b signal.Signal) int {

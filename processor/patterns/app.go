@@ -32,6 +32,9 @@ const (
 	crowdedSimilarity = 0.4
 )
 
+// maxRemoved bounds the ids that a delta of the state names; beyond it the whole state is as short.
+const maxRemoved = 4096
+
 // maxImages is how many images of an app are remembered.
 const maxImages = 8
 
@@ -54,6 +57,8 @@ type template struct {
 	firing   bool
 	fired    int64 // when it did last
 	baseline uint32
+
+	changed bool // since it was saved
 }
 
 // app is what is known of an app.
@@ -74,6 +79,11 @@ type app struct {
 	bytes   int
 	changed bool
 	idle    bool // what isIdle says
+
+	// Since the state was saved; the whole of it has to be where it never was.
+	saved   bool
+	removed []uint64 // ids of templates
+	fresh   int      // ids at the end of forgotten
 }
 
 // isIdle reports whether closing a window would change nothing: then it is left open, and the state needs not be saved for it.
@@ -243,6 +253,10 @@ func (a *app) remove(n *node, t *template) {
 	n.templates = slices.DeleteFunc(n.templates, is)
 	a.templates = slices.DeleteFunc(a.templates, is)
 	a.bytes -= t.size()
+	if a.saved {
+		a.removed = append(a.removed, t.id)
+		a.saved = len(a.removed) <= maxRemoved
+	}
 	if len(n.templates) > 0 {
 		return
 	}
@@ -317,4 +331,5 @@ func (t *template) count(slot int64, b *schema.Batch, r *schema.Record) {
 		t.open[slot]--
 	}
 	t.lines++
+	t.changed = true
 }

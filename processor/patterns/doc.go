@@ -7,9 +7,9 @@
 //	out = m.Write(batch, out)           // appends signals new_pattern; the batch's memory is not kept
 //	out = m.Advance(watermark, out)     // Unix ns; closes windows, appends signals pattern_rate, forgets what is old
 //	for _, app := range m.Changed() {   // sorted; since the last call
-//		state := m.AppendState(nil, app) // nil: the app is forgotten
+//		state := m.AppendDelta(nil, app) // nil: the app is forgotten; AppendState gives the whole of it, for a snapshot
 //	}
-//	err = m.Restore(app, state)         // before the first Write, in any order of apps
+//	err = m.Restore(app, state)         // before the first Write: of each app a whole state, then the deltas since, in their order
 //
 // State is per app (weir.app), and what a miner does follows from its configuration, its state and its input alone: cut anywhere,
 // saved and restored, it gives the same signals. A miner is for one goroutine.

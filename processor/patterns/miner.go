@@ -238,6 +238,7 @@ func (m *Miner) drop(a *app, t *template, out []signal.Signal) []signal.Signal {
 	m.bytes += a.bytes - before
 	if !slices.Contains(a.forgotten, t.id) {
 		a.forgotten = append(a.forgotten, t.id)
+		a.fresh++
 		a.forgotten = a.forgotten[max(0, len(a.forgotten)-m.cfg.MaxTemplates):]
 	}
 	a.changed, a.idle = true, a.isIdle()
@@ -294,6 +295,7 @@ func (m *Miner) close(a *app, out []signal.Signal) []signal.Signal {
 	jumps := 0
 	for _, t := range a.templates {
 		c := t.open[0]
+		t.changed = t.changed || t.firing || t.windows < history || t.open != [pending]uint32{} || t.history != [history]uint32{}
 		copy(t.open[:], t.open[1:])
 		t.open[pending-1] = 0
 		out = m.judge(a, t, c, end, &jumps, out)

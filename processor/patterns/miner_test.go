@@ -419,7 +419,7 @@ func TestRestore(t *testing.T) {
 	}
 	kinds := map[string]int{}
 	for seed := range uint64(4) {
-		whole, saved := miner(t, change).Miner, map[string][]byte{}
+		whole, saved := miner(t, change).Miner, map[string][][]byte{}
 		cutting := miner(t, change).Miner
 		ra, rb := rand.New(rand.NewPCG(seed, 9)), rand.New(rand.NewPCG(seed, 9))
 		restarts := rand.New(rand.NewPCG(seed, 10))
@@ -436,14 +436,32 @@ func TestRestore(t *testing.T) {
 				continue
 			}
 			for _, app := range cutting.Changed() { // what did not change is taken from an earlier saving
-				if saved[app] = cutting.AppendState(nil, app); saved[app] == nil {
+				state := cutting.AppendDelta(nil, app)
+				if state == nil {
 					delete(saved, app)
+				} else if state[1] == 0 {
+					saved[app] = [][]byte{state}
+				} else {
+					saved[app] = append(saved[app], state)
 				}
 			}
+			if restarts.IntN(3) == 0 {
+				for app := range saved {
+					saved[app] = [][]byte{cutting.AppendState(nil, app)}
+				}
+			}
+			if restarts.IntN(2) == 0 {
+				continue
+			}
 			cutting = miner(t, change).Miner
-			for app, state := range saved {
-				if err := cutting.Restore(app, state); err != nil {
-					t.Fatal(err)
+			for app, states := range saved {
+				for _, state := range states {
+					if err := cutting.Restore(app, state); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if a, b := whole.AppendState(nil, app), cutting.AppendState(nil, app); !bytes.Equal(a, b) {
+					t.Fatalf("seed %d, step %d: restored %s is another", seed, i, app)
 				}
 			}
 			if a, b := whole.Stats(), cutting.Stats(); a.Apps != b.Apps || a.Templates != b.Templates || a.Bytes != b.Bytes {
@@ -468,6 +486,14 @@ func TestRestoreRefuses(t *testing.T) {
 		if err := miner(t, nil).Restore("app", state[:n]); err == nil || !strings.Contains(err.Error(), `app "app"`) {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
+	}
+	m.write1("one more", minute)
+	delta := m.AppendDelta(nil, "app")
+	if err := miner(t, nil).Restore("app", delta); err == nil || !strings.Contains(err.Error(), "a delta of another") {
+		t.Errorf("a delta of nothing: %v", err)
+	}
+	if len(delta) > 200 || len(delta) > len(state)/5 {
+		t.Errorf("a delta of one line has %d bytes, the state %d", len(delta), len(state))
 	}
 	if err := miner(t, nil).Restore("app", append(state, 0)); err == nil {
 		t.Error("bytes after the state are taken")
@@ -548,10 +574,12 @@ func FuzzRestore(f *testing.F) {
 	m := miner(f, nil)
 	m.write1("a line of 7 words or so", minute)
 	m.write1("a line of seven words or so", minute)
-	f.Add(m.AppendState(nil, "app"))
-	f.Fuzz(func(t *testing.T, state []byte) {
+	whole := m.AppendState(nil, "app")
+	m.write1("another", minute)
+	f.Add(whole, m.AppendDelta(nil, "app"))
+	f.Fuzz(func(t *testing.T, state, delta []byte) {
 		m := miner(t, nil)
-		if m.Restore("app", state) != nil {
+		if m.Restore("app", state) != nil || m.Restore("app", delta) != nil {
 			return
 		}
 		m.write1("a line of seven words or so", minute)

@@ -24,115 +24,201 @@ func (m *Miner) Changed() []string {
 	return slices.Compact(names)
 }
 
-// AppendState appends the state of an app; nothing when there is no such app.
+// AppendState appends the whole state of an app; nothing when there is no such app.
 func (m *Miner) AppendState(dst []byte, name string) []byte {
-	a := m.apps[name]
-	if a == nil {
-		return dst
-	}
-	u := func(vs ...uint64) {
-		for _, v := range vs {
-			dst = binary.AppendUvarint(dst, v)
-		}
-	}
-	str := func(s string) { u(uint64(len(s))); dst = append(dst, s...) }
-	dst = append(dst, stateVersion)
-	u(uint64(a.first), uint64(a.last), a.lines, a.used, uint64(a.window), uint64(a.told), uint64(a.untold), uint64(len(a.images)))
-	for _, i := range a.images {
-		str(i.name)
-		u(uint64(i.at))
-	}
-	u(uint64(len(a.forgotten)))
-	for _, id := range a.forgotten {
-		dst = binary.LittleEndian.AppendUint64(dst, id)
-	}
-	u(uint64(len(a.templates)))
-	for _, t := range a.templates {
-		dst = binary.LittleEndian.AppendUint64(dst, t.id)
-		for _, p := range t.path {
-			dst = binary.LittleEndian.AppendUint64(dst, p)
-		}
-		str(string(t.text))
-		u(uint64(t.content), uint64(t.severity), t.lines, t.used, uint64(t.windows))
-		for _, c := range t.open {
-			u(uint64(c))
-		}
-		n := history
-		for n > 0 && t.history[n-1] == 0 {
-			n--
-		}
-		u(uint64(n))
-		for _, c := range t.history[:n] {
-			u(uint64(c))
-		}
-		str(string(t.example))
-		firing := uint64(0)
-		if t.firing {
-			firing = 1
-		}
-		u(firing, uint64(t.fired), uint64(t.baseline))
+	if a := m.apps[name]; a != nil {
+		a.saved = false
+		dst = m.AppendDelta(dst, name)
 	}
 	return dst
 }
 
-var errState = errors.New("the state is cut off or damaged")
+// AppendDelta appends what has changed of an app since the last AppendDelta or AppendState of it, or all where there was none; nothing
+// when there is no such app. A line changes some numbers of one template, so this is much shorter than the state.
+func (m *Miner) AppendDelta(dst []byte, name string) []byte {
+	a := m.apps[name]
+	if a == nil {
+		return dst
+	}
+	e := encoder{append(dst, stateVersion)}
+	e.bool(a.saved)
+	e.int(a.first, a.last, int64(a.lines), int64(a.used), a.window, int64(a.told), int64(a.untold), int64(len(a.images)))
+	for _, i := range a.images {
+		e.str(i.name)
+		e.int(i.at)
+	}
+	if !a.saved {
+		a.fresh, a.removed = len(a.forgotten), nil
+		for _, t := range a.templates {
+			t.changed = true
+		}
+	}
+	e.ids(a.forgotten[len(a.forgotten)-min(a.fresh, len(a.forgotten)):])
+	e.ids(a.removed)
+	changed := int64(0)
+	for _, t := range a.templates {
+		if t.changed {
+			changed++
+		}
+	}
+	e.int(changed)
+	for _, t := range a.templates {
+		if t.changed {
+			e.template(t)
+			t.changed = false
+		}
+	}
+	a.saved, a.fresh, a.removed = true, 0, nil
+	return e.b
+}
 
-// Restore takes what AppendState gave. After an error nothing of the app is restored.
+type encoder struct{ b []byte }
+
+func (e *encoder) int(vs ...int64) {
+	for _, v := range vs {
+		e.b = binary.AppendUvarint(e.b, uint64(v))
+	}
+}
+
+func (e *encoder) bool(v bool) {
+	if v {
+		e.b = append(e.b, 1)
+	} else {
+		e.b = append(e.b, 0)
+	}
+}
+
+func (e *encoder) str(s string) {
+	e.int(int64(len(s)))
+	e.b = append(e.b, s...)
+}
+
+func (e *encoder) fixed(v uint64) { e.b = binary.LittleEndian.AppendUint64(e.b, v) }
+
+func (e *encoder) ids(all []uint64) {
+	e.int(int64(len(all)))
+	for _, id := range all {
+		e.fixed(id)
+	}
+}
+
+func (e *encoder) template(t *template) {
+	e.fixed(t.id)
+	for _, p := range t.path {
+		e.fixed(p)
+	}
+	e.str(string(t.text))
+	e.int(int64(t.content), int64(t.severity), int64(t.lines), int64(t.used), int64(t.windows))
+	for _, c := range t.open {
+		e.int(int64(c))
+	}
+	n := history
+	for n > 0 && t.history[n-1] == 0 {
+		n--
+	}
+	e.int(int64(n))
+	for _, c := range t.history[:n] {
+		e.int(int64(c))
+	}
+	e.str(string(t.example))
+	e.bool(t.firing)
+	e.int(t.fired, int64(t.baseline))
+}
+
+var errState = errors.New("the state is cut off or damaged, or a delta of another one")
+
+// Restore takes what AppendState and AppendDelta gave: of an app a whole state, and then all deltas since, in their order. After
+// an error the miner is of no use.
 func (m *Miner) Restore(name string, state []byte) error {
 	r := reader{b: state}
 	if v := r.byte(); v != stateVersion || r.bad {
 		return fmt.Errorf("patterns: app %q: state of version %d is not known here (this build reads %d)", name, v, stateVersion)
 	}
-	a := &app{name: strings.Clone(name), tree: map[uint64]*node{}}
+	old := m.apps[name]
+	a := old
+	if delta := r.byte() != 0; !delta {
+		a = &app{name: strings.Clone(name), tree: map[uint64]*node{}}
+	} else if a == nil {
+		return fmt.Errorf("patterns: app %q: %w", name, errState)
+	}
+	if old != nil {
+		m.bytes -= old.bytes
+	}
+	m.apps[a.name] = a
+	a.read(&r, m.cfg.MaxTemplates)
+	if r.bad || len(r.b) > 0 {
+		return fmt.Errorf("patterns: app %q: %w", name, errState)
+	}
+	a.idle, a.saved = a.isIdle(), true
+	m.bytes += a.bytes
+	m.batches = max(m.batches, a.used)
+	return nil
+}
+
+// read takes a state or a delta over.
+func (a *app) read(r *reader, maxForgotten int) {
 	a.first, a.last, a.lines, a.used, a.window, a.told, a.untold = r.int(), r.int(), r.uvarint(), r.uvarint(), r.int(), int(r.int()), int(r.int())
+	a.images = nil
 	for n := r.count(); n > 0 && !r.bad; n-- {
 		a.images = append(a.images, image{string(r.bytes()), r.int()})
 	}
 	for n := r.count(); n > 0 && !r.bad; n-- {
 		a.forgotten = append(a.forgotten, r.fixed())
 	}
+	a.forgotten = a.forgotten[max(0, len(a.forgotten)-maxForgotten):]
+	have := make(map[uint64]*template, len(a.templates))
+	for _, t := range a.templates {
+		have[t.id] = t
+	}
+	for n := r.count(); n > 0 && !r.bad; n-- {
+		id := r.fixed()
+		if t := have[id]; t != nil {
+			a.remove(a.place(t), t)
+			delete(have, id)
+		}
+	}
+	a.removed = nil
 	var l line
 	for n := r.count(); n > 0 && !r.bad; n-- {
-		t := &template{id: r.fixed(), path: [3]uint64{r.fixed(), r.fixed(), r.fixed()}, text: slices.Clone(r.bytes())}
-		t.content, t.severity, t.lines, t.used, t.windows = int(r.int()), int32(r.int()), r.uvarint(), r.uvarint(), uint8(min(r.uvarint(), history))
-		for i := range t.open {
-			t.open[i] = uint32(r.uvarint())
-		}
-		closed := r.count()
-		if closed > history {
+		t := r.template(&l)
+		old := have[t.id]
+		switch {
+		case r.bad:
+		case old == nil:
+			leaf := a.place(t)
+			leaf.templates = append(leaf.templates, t)
+			a.templates = append(a.templates, t)
+			a.bytes += t.size()
+			have[t.id] = t
+		case old.path != t.path:
 			r.bad = true
-			break
+		default:
+			a.bytes += t.size() - old.size()
+			*old = *t
 		}
-		for i := range closed {
-			t.history[i] = uint32(r.uvarint())
-		}
-		t.example = slices.Clone(r.bytes())
-		t.firing, t.fired, t.baseline = r.uvarint() != 0, r.int(), uint32(r.uvarint())
-		l.text = t.text
-		l.split(len(t.text) + 1)
-		if t.content < 0 || t.content > len(l.words) {
-			r.bad = true
-			break
-		}
-		for _, w := range l.words {
-			t.words = append(t.words, w.hash)
-		}
-		leaf := a.place(t)
-		leaf.templates = append(leaf.templates, t)
-		a.templates = append(a.templates, t)
-		a.bytes += t.size()
 	}
-	if r.bad || len(r.b) > 0 {
-		return fmt.Errorf("patterns: app %q: %w", name, errState)
+}
+
+func (r *reader) template(l *line) *template {
+	t := &template{id: r.fixed(), path: [3]uint64{r.fixed(), r.fixed(), r.fixed()}, text: slices.Clone(r.bytes())}
+	t.content, t.severity, t.lines, t.used, t.windows = int(r.int()), int32(r.int()), r.uvarint(), r.uvarint(), uint8(min(r.uvarint(), history))
+	for i := range t.open {
+		t.open[i] = uint32(r.uvarint())
 	}
-	if old := m.apps[name]; old != nil {
-		m.bytes -= old.bytes
+	closed := r.count()
+	r.bad = r.bad || closed > history
+	for i := range min(closed, history) {
+		t.history[i] = uint32(r.uvarint())
 	}
-	a.idle = a.isIdle()
-	m.apps[a.name] = a
-	m.bytes += a.bytes
-	m.batches = max(m.batches, a.used)
-	return nil
+	t.example = slices.Clone(r.bytes())
+	t.firing, t.fired, t.baseline = r.byte() != 0, r.int(), uint32(r.uvarint())
+	l.text = t.text
+	l.split(len(t.text) + 1)
+	for _, w := range l.words {
+		t.words = append(t.words, w.hash)
+	}
+	r.bad = r.bad || t.content < 0 || t.content > len(l.words)
+	return t
 }
 
 // place makes the leaf of a template whose path has its overflows already.

@@ -173,13 +173,10 @@ func (t *Tracker) fireCrash(c *container, at int64, severity int32, count int64,
 	t.fire(&c.Crash, at, c.signal(signal.CrashLoop, severity, float64(count), says, records, more...))
 }
 
-// growing reports whether the last pauses are each about half as long again as the one before, as a back-off's are that doubles.
+// growing reports whether the last three pauses grow, by half in all at least, as a back-off's do that doubles, with what the engine itself takes.
 func growing(pauses []int64) bool {
 	n := len(pauses)
-	if n < 3 {
-		return false
-	}
-	return 2*pauses[n-1] >= 3*pauses[n-2] && 2*pauses[n-2] >= 3*pauses[n-3]
+	return n >= 3 && pauses[n-1] > pauses[n-2] && pauses[n-2] > pauses[n-3] && 2*pauses[n-1] >= 3*pauses[n-3]
 }
 
 // ended counts an exit code.

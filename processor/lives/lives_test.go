@@ -335,6 +335,26 @@ func TestSignalTells(t *testing.T) {
 	}
 }
 
+// TestEngine is what engine 20.10 told of containers that fail, are killed for want of memory, and are restarted by hand.
+func TestEngine(t *testing.T) {
+	f := newFeed(t, nil)
+	var out []signal.Signal
+	for _, step := range []string{
+		"0.263s create crash", "0.391s start crash", "0.434s die crash 3", "0.438s create health", "0.536s start health", "0.595s create oom", "0.715s start crash", "0.716s start oom",
+		"0.731s oom oom", "0.784s die crash 3", "0.800s die oom 137 oom", "1.128s start crash", "1.175s die crash 3", "1.710s start crash", "1.732s die crash 3", "2.652s start crash", "2.686s die crash 3",
+		"4.381s start crash", "4.408s die crash 3", "4.806s unhealthy health", "7.764s start crash", "7.790s die crash 3", "14.331s start crash", "14.351s die crash 3", "25.810s destroy crash",
+		"29.996s kill health", "30.046s die health 2", "30.070s stop health", "30.181s start health", "30.181s restart health", "30.229s destroy oom", "30.253s kill health", "30.303s die health 137", "30.417s destroy health", "7m now"} {
+		out = f.step(step, out)
+	}
+	want := []string{"731ms oom point 1", "1.732s crash_loop firing 4", "6m14.351s crash_loop resolved 0"}
+	if got := describe(out); !slices.Equal(got, want) {
+		t.Fatalf("got  %q\nwant %q", got, want)
+	}
+	if !strings.HasSuffix(out[1].Body, "with exit code 3; it is held back ever longer") {
+		t.Errorf("%+v", out[1])
+	}
+}
+
 func TestAlive(t *testing.T) {
 	f := newFeed(t, nil)
 	for _, step := range every(0, h, m, "log web") {

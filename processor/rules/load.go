@@ -389,14 +389,26 @@ type WindowSpec struct {
 	MaxGroups int           `yaml:"max_groups"`
 }
 
+// short writes 1m0s as 1m and 90m0s as 90m.
+func short(d time.Duration) string {
+	switch {
+	case d > 0 && d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d > 0 && d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	default:
+		return fmt.Sprintf("%ds", d/time.Second)
+	}
+}
+
 // Windows makes the rules of windows of counts. Their names are window_<fields>_<length>.
 func Windows(specs []WindowSpec) ([]*Rule, error) {
 	var rules []*Rule
 	var errs []error
 	for i, s := range specs {
-		name := "window_" + strings.NewReplacer(".", "_", "-", "_").Replace(strings.Join(s.By, "_")) + "_" + strings.TrimSuffix(strings.TrimSuffix(s.Window.String(), "0s"), "0m")
+		name := "window_" + strings.NewReplacer(".", "_", "-", "_").Replace(strings.Join(s.By, "_")) + "_" + short(s.Window)
 		if s.Slide != 0 && s.Slide != s.Window {
-			name += "_by_" + s.Slide.String()
+			name += "_by_" + short(s.Slide)
 		}
 		f := &faults{file: fmt.Sprintf("windows[%d]", i), rule: name, node: &yaml.Node{}}
 		r := &Rule{Name: name, Kind: signal.Window, Window: s.Window, Slide: s.Slide, Severity: signal.Info, MaxGroups: s.MaxGroups, value: "count"}

@@ -138,6 +138,12 @@ func (c *counter) Write(_ context.Context, b *schema.Batch) error {
 	if set := c.p.rules.Load(); set != c.set {
 		c.plan(set)
 	}
+	c.count(b)
+	return nil
+}
+
+// count counts a batch for all windows and rules.
+func (c *counter) count(b *schema.Batch) {
 	now := c.p.now()
 	c.view.SetBatch(b)
 	logs, events := c.time(b, now)
@@ -151,7 +157,6 @@ func (c *counter) Write(_ context.Context, b *schema.Batch) error {
 			c.rule(pl, b)
 		}
 	}
-	return nil
 }
 
 // time finds the records' times, and what kinds of records there are.
@@ -427,20 +432,15 @@ func (c *counter) Commit(ctx context.Context, cp ingest.Checkpoint) error {
 	}
 	bodies := make([][][]byte, c.parts)
 	head := binary.AppendVarint([]byte{partialVersion}, c.told*int64(time.Second))
-	for _, pl := range c.all() {
-		for key, t := range pl.groups {
-			q := partitionOf(pl.rule.ID, key, c.parts)
-			n := len(bodies[q])
-			if n == 0 || len(bodies[q][n-1]) > outboxBytes {
-				bodies[q] = append(bodies[q], slices.Clone(head))
-				n++
-			}
-			d := window.Delta{Rule: pl.rule.ID, Key: key, Subject: t.subject, Records: t.records, Panes: t.deltas()}
-			bodies[q][n-1] = d.Append(bodies[q][n-1])
+	c.take(func(d *window.Delta) {
+		q := partitionOf(d.Rule, d.Key, c.parts)
+		n := len(bodies[q])
+		if n == 0 || len(bodies[q][n-1]) > outboxBytes {
+			bodies[q] = append(bodies[q], slices.Clone(head))
+			n++
 		}
-		clear(pl.groups)
-	}
-	c.waiting = 0
+		bodies[q][n-1] = d.Append(bodies[q][n-1])
+	})
 	last := binary.AppendVarint([]byte{partialVersion}, mark)
 	for q, list := range bodies {
 		if n := len(list); n > 0 {
@@ -458,6 +458,17 @@ func (c *counter) Commit(ctx context.Context, cp ingest.Checkpoint) error {
 	}
 	c.told, c.tick = max(c.told, second), c.p.now()
 	return nil
+}
+
+// take gives what was counted since the last time.
+func (c *counter) take(f func(*window.Delta)) {
+	for _, pl := range c.all() {
+		for key, t := range pl.groups {
+			f(&window.Delta{Rule: pl.rule.ID, Key: key, Subject: t.subject, Records: t.records, Panes: t.deltas()})
+		}
+		clear(pl.groups)
+	}
+	c.waiting = 0
 }
 
 // deltas are the panes as they are sent.

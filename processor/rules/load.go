@@ -406,7 +406,7 @@ func Windows(specs []WindowSpec) ([]*Rule, error) {
 	var rules []*Rule
 	var errs []error
 	for i, s := range specs {
-		name := "window_" + strings.NewReplacer(".", "_", "-", "_").Replace(strings.Join(s.By, "_")) + "_" + short(s.Window)
+		name := strings.NewReplacer(".", "_", "-", "_").Replace(strings.Join(append([]string{"window"}, s.By...), "_")) + "_" + short(s.Window)
 		if s.Slide != 0 && s.Slide != s.Window {
 			name += "_by_" + short(s.Slide)
 		}

@@ -28,8 +28,7 @@ type TopicChange struct {
 	Note   string
 }
 
-// DefaultTopics lists weir's topics, the compacted state topics of the groups that keep no commit of their own, and those of tables.
-// DefaultTopics lists weir's topics, the compacted state topics of the groups that keep no commit of their own, and the processor's changelogs.
+// DefaultTopics lists weir's topics, the compacted state topics of the groups that keep no commit of their own, those of tables, and the processor's changelogs.
 func DefaultTopics(partitions, replication int) []TopicSpec {
 	// With acks=all, this many replicas have a batch before the agent moves on; one may be away.
 	durable := strconv.Itoa(max(1, replication-1))

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"weir/processor/lives"
+	"weir/processor/patterns"
 	"weir/processor/rules"
 )
 
@@ -19,13 +21,29 @@ type Config struct {
 	Hold     time.Duration `yaml:"hold"`     // the most that a source which is behind the others holds windows open
 	Lateness time.Duration `yaml:"lateness"` // how long after its end a window is corrected; what is later is told as an addition
 
+	Patterns Patterns `yaml:"patterns"`
+	Lives    Lives    `yaml:"lives"`
+
 	MaxGroups   int `yaml:"max_groups"`   // of all rules together, in one partition of weir.partials
 	MaxDistinct int `yaml:"max_distinct"` // of the things that distinct tells apart, in one pane of one group
 }
 
+// Patterns says whether templates of lines are mined, and how. docs/signals.md has the values' meaning.
+type Patterns struct {
+	Enabled         bool `yaml:"enabled"`
+	patterns.Config `yaml:",inline"`
+}
+
+// Lives says whether states of containers and nodes are derived, and how. docs/signals.md has the values' meaning.
+type Lives struct {
+	Enabled      bool `yaml:"enabled"`
+	lives.Config `yaml:",inline"`
+}
+
 // DefaultConfig counts by the minute.
 func DefaultConfig() Config {
-	c := Config{Interval: 200 * time.Millisecond, Idle: 400 * time.Millisecond, Hold: 30 * time.Second, Lateness: 10 * time.Minute, MaxGroups: 1_000_000, MaxDistinct: 1000}
+	c := Config{Patterns: Patterns{true, patterns.DefaultConfig()}, Lives: Lives{true, lives.DefaultConfig()},
+		Interval: 200 * time.Millisecond, Idle: 400 * time.Millisecond, Hold: 30 * time.Second, Lateness: 10 * time.Minute, MaxGroups: 1_000_000, MaxDistinct: 1000}
 	for _, by := range []string{"container_id", "app", "node", "image", "site"} {
 		c.Windows = append(c.Windows, rules.WindowSpec{By: []string{by}, Window: time.Minute})
 	}
@@ -46,11 +64,18 @@ func (c Config) Validate() error {
 	bad(c.Lateness < 0 || c.Lateness > 24*time.Hour, "lateness: must be 0s to 24h")
 	bad(c.MaxGroups < 1, "max_groups: must be at least 1")
 	bad(c.MaxDistinct < 1 || c.MaxDistinct > 100_000, "max_distinct: must be 1 to 100000")
-	if _, err := rules.Windows(c.Windows); err != nil {
+	section := func(prefix string, err error) {
+		if err == nil {
+			return
+		}
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			errs = append(errs, errors.New(line))
+			errs = append(errs, errors.New(prefix+line))
 		}
 	}
+	_, err := rules.Windows(c.Windows)
+	section("", err)
+	section("patterns.", c.Patterns.Validate())
+	section("lives.", c.Lives.Validate())
 	return errors.Join(errs...)
 }
 

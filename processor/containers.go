@@ -27,8 +27,6 @@ func (c *containers) reset() { c.by, c.changed = map[string]unit{}, map[string]b
 
 func (c *containers) restored() { clear(c.changed) }
 
-func (c *containers) dirty() bool { return len(c.changed) > 0 }
-
 func (c *containers) set(id string, u unit) {
 	if u == c.by[id] {
 		return

@@ -2,12 +2,13 @@ package processor
 
 import (
 	"context"
-	"encoding/binary"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"weir/ingest"
+	"weir/processor/patterns"
 	"weir/processor/rules"
 	"weir/processor/signal"
 	"weir/processor/window"
@@ -26,12 +27,17 @@ type counter struct {
 	waiting int // groups that have something to be sent
 	times   []int64
 	units   containers
+	signs   signs
+	miner   *patterns.Miner // nil: none
+	apps    *keyed          // the miner's state
+	found   []signal.Signal
 	parts   int // of weir.partials
 
 	sources  window.Watermark
 	told     int64 // second of the mark that was told last
 	tick     time.Time
 	caughtUp bool
+	dirty    bool // something was counted since the last commit
 }
 
 // plan is a rule, and what was counted of it since the last commit.
@@ -77,12 +83,65 @@ func (p *Processor) openCounter(ctx context.Context, tp ingest.TopicPartition) (
 	if c.parts, err = p.out.Partitions(ctx, schema.TopicPartials); err != nil {
 		return nil, err
 	}
-	if c.j, err = p.openJournal(ctx, tp, &c.units); err != nil {
+	if err := c.mine(tp.Topic); err != nil {
+		return nil, err
+	}
+	if c.j, err = p.openJournal(ctx, tp, (*counterState)(c)); err != nil {
 		return nil, err
 	}
 	c.units.restored()
+	if c.apps != nil {
+		if err := c.apps.finish(); err != nil {
+			return nil, err
+		}
+	}
 	c.plan(p.rules.Load())
 	return c, nil
+}
+
+// mine makes the miner of a partition of logs.
+func (c *counter) mine(topic string) (err error) {
+	if !c.p.cfg.Patterns.Enabled || topic != schema.TopicLogs {
+		return nil
+	}
+	if c.miner, err = patterns.New(c.p.cfg.Patterns.Config); err == nil {
+		c.apps = keyedPatterns(c.miner)
+	}
+	return err
+}
+
+// counterState is a counter as the journal sees it.
+type counterState counter
+
+func (c *counterState) changes(put func([]byte)) {
+	c.units.changes(put)
+	if c.apps != nil {
+		c.apps.changes(put)
+	}
+}
+
+func (c *counterState) snapshot(put func([]byte)) {
+	c.units.snapshot(put)
+	if c.apps != nil {
+		c.apps.snapshot(put)
+	}
+}
+
+func (c *counterState) reset() {
+	c.units.reset()
+	if c.apps != nil {
+		c.apps.reset()
+	}
+}
+
+func (c *counterState) restore(b []byte) ([]byte, error) {
+	if b[0] != entryPattern {
+		return c.units.restore(b)
+	}
+	if c.apps == nil { // patterns were switched off
+		return new(keyed).read(b)
+	}
+	return c.apps.read(b)
 }
 
 // plan takes rules up. What was counted for those of before goes out with the next commit.
@@ -139,6 +198,7 @@ func (c *counter) Write(_ context.Context, b *schema.Batch) error {
 		c.plan(set)
 	}
 	c.count(b)
+	c.dirty = true
 	return nil
 }
 
@@ -152,6 +212,17 @@ func (c *counter) count(b *schema.Batch) {
 		w.panes = w.panes[:0]
 	}
 	c.windows(b)
+	if c.p.cfg.Lives.Enabled {
+		switch {
+		case strings.HasPrefix(b.Source, "docker-events/"):
+			c.signs.events(b)
+		case !strings.HasPrefix(b.Source, "weir/"):
+			c.signs.log(b, c.times, now)
+		}
+	}
+	if c.miner != nil && logs {
+		c.found = c.miner.Write(b, c.found)
+	}
 	for _, pl := range c.plans {
 		if pl.rule.Events && events || !pl.rule.Events && logs {
 			c.rule(pl, b)
@@ -427,36 +498,38 @@ func partitionOf(rule uint64, key string, n int) int { return int((hash(key) ^ r
 func (c *counter) Commit(ctx context.Context, cp ingest.Checkpoint) error {
 	mark := c.sources.Mark()
 	second := mark / int64(time.Second)
-	if c.waiting == 0 && second <= c.told && !c.units.dirty() {
+	if !c.dirty && second <= c.told {
 		return nil
 	}
-	bodies := make([][][]byte, c.parts)
-	head := binary.AppendVarint([]byte{partialVersion}, c.told*int64(time.Second))
+	to := make([]partials, c.parts)
+	for q := range to {
+		to[q].told = c.told * int64(time.Second)
+	}
+	c.signs.take(c.p.now(), func(f forward) { to[partitionOf(0, f.node, c.parts)].add(partialBatches, f.value) })
+	var entry []byte
 	c.take(func(d *window.Delta) {
-		q := partitionOf(d.Rule, d.Key, c.parts)
-		n := len(bodies[q])
-		if n == 0 || len(bodies[q][n-1]) > outboxBytes {
-			bodies[q] = append(bodies[q], slices.Clone(head))
-			n++
-		}
-		bodies[q][n-1] = d.Append(bodies[q][n-1])
+		entry = d.Append(entry[:0])
+		to[partitionOf(d.Rule, d.Key, c.parts)].add(partialDeltas, entry)
 	})
-	last := binary.AppendVarint([]byte{partialVersion}, mark)
-	for q, list := range bodies {
-		if n := len(list); n > 0 {
-			list[n-1] = append(slices.Clone(last), list[n-1][len(head):]...) // what comes before it does not reach so far yet
-		} else if second > c.told {
-			list = [][]byte{last}
+	for q := range to {
+		bodies := to[q].close(mark, second > c.told)
+		if len(bodies) == 0 {
+			continue
 		}
 		o := c.j.outlet(schema.TopicPartials, "weir/partials/"+c.j.tp.String()+"/"+strconv.Itoa(q), true, q)
-		for _, body := range list {
+		for _, body := range bodies {
 			c.j.emit(o, schema.Record{EventName: schema.EventPartial, Body: string(body), BodyBytes: true})
 		}
 	}
+	if c.miner != nil {
+		c.found = c.miner.Advance(mark, c.found)
+	}
+	c.j.tell(c.found)
+	c.found = c.found[:0]
 	if err := c.j.commit(ctx, cp.NextOffset); err != nil {
 		return err
 	}
-	c.told, c.tick = max(c.told, second), c.p.now()
+	c.told, c.tick, c.dirty = max(c.told, second), c.p.now(), false
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weir/ingest"
+	"weir/processor/signal"
 	"weir/schema"
 )
 
@@ -200,6 +201,23 @@ func (j *journal) emit(o *outlet, records ...schema.Record) {
 		at := func(offset int64) schema.Position { return schema.Position{Incarnation: o.inc, Offset: offset} }
 		j.outbox = append(j.outbox, ingest.Message{Topic: o.topic, Source: o.source, Begin: at(first), End: at(o.next), Prev: at(first), PrevKnown: true, Count: n, Value: e.Take(), Pinned: o.pinned, Partition: o.partition})
 	}
+}
+
+// tell puts signals into the outbox.
+func (j *journal) tell(signals []signal.Signal) {
+	if len(signals) == 0 {
+		return
+	}
+	records := make([]schema.Record, len(signals))
+	for i := range signals {
+		s := &signals[i]
+		records[i] = s.Record()
+		j.p.m.signals.WithLabelValues(s.Kind).Inc()
+		if s.Revision == 0 && s.State != signal.Resolved && !s.Late && (s.Kind == signal.Window || s.Kind == signal.Rule) {
+			j.p.m.signalSeconds.Observe(j.p.now().Sub(time.Unix(0, s.End)).Seconds())
+		}
+	}
+	j.emit(j.outlet(schema.TopicSignals, "weir/signals/"+j.tp.String(), false, 0), records...)
 }
 
 // commit makes state, place and outbox durable together, and sends the outbox.

@@ -16,16 +16,17 @@ import (
 
 // model plays agents, Kafka and two processors on a clock of its own.
 type model struct {
-	t        *testing.T
-	rnd      *rand.Rand
-	d        *double
-	cfg      Config
-	now      time.Time
-	saved    map[ingest.TopicPartition]*saved
-	sessions map[ingest.TopicPartition]*session
-	zombies  []*session
-	offsets  map[string]int64 // by source
-	want     map[windowKey]counts
+	t          *testing.T
+	rnd        *rand.Rand
+	d          *double
+	cfg        Config
+	now        time.Time
+	saved      map[ingest.TopicPartition]*saved
+	sessions   map[ingest.TopicPartition]*session
+	zombies    []*session
+	processors *Processor       // nil: one of its own for each session
+	offsets    map[string]int64 // by source
+	want       map[windowKey]counts
 }
 
 // saved is what the consumer has saved of a partition.
@@ -121,8 +122,11 @@ func (m *model) write() {
 
 // open gives a partition to a processor, as a rebalance does.
 func (m *model) open(tp ingest.TopicPartition) *session {
-	p := m.d.processor(m.t, m.cfg)
-	p.now = func() time.Time { return m.now }
+	p := m.processors
+	if p == nil {
+		p = m.d.processor(m.t, m.cfg)
+		p.now = func() time.Time { return m.now }
+	}
 	sink, _, err := p.Open(m.t.Context(), tp)
 	if err != nil {
 		if !errors.Is(err, errInjected) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"weir/processor/lives"
 	"weir/processor/rules"
 	"weir/processor/signal"
 	"weir/processor/window"
@@ -18,16 +19,28 @@ type Simulation struct {
 	m    *window.Machine
 	mark int64
 	now  int64 // newest time there was
+
+	deltas  []byte
+	tracker *lives.Tracker
 }
 
 // NewSimulation runs the rules of a set.
-func NewSimulation(cfg Config, set *rules.Set) *Simulation {
+func NewSimulation(cfg Config, set *rules.Set) (*Simulation, error) {
 	s := &Simulation{m: window.New(set, window.Limits{Lateness: cfg.Lateness, MaxGroups: cfg.MaxGroups, MaxSet: cfg.MaxDistinct})}
 	p := &Processor{cfg: cfg, log: slog.New(slog.DiscardHandler), m: newMetrics(prometheus.NewRegistry()), now: func() time.Time { return time.Unix(0, s.now) }}
 	s.c = &counter{p: p, parts: 1}
+	if err := s.c.mine(schema.TopicLogs); err != nil {
+		return nil, err
+	}
+	if cfg.Lives.Enabled {
+		var err error
+		if s.tracker, err = lives.New(cfg.Lives.Config); err != nil {
+			return nil, err
+		}
+	}
 	s.c.units.reset()
 	s.c.plan(set)
-	return s
+	return s, nil
 }
 
 // Write counts a batch.
@@ -41,9 +54,25 @@ func (s *Simulation) Write(b *schema.Batch) {
 // Advance says that all up to mark, in Unix ns, is written, and returns the signals that follow.
 func (s *Simulation) Advance(mark int64) []signal.Signal {
 	s.mark, s.now = max(s.mark, mark), max(s.now, mark)
-	s.c.take(s.m.Add)
+	s.deltas = s.deltas[:0]
+	s.c.take(func(d *window.Delta) { s.deltas = d.Append(s.deltas) })
+	_ = window.Deltas(s.deltas, s.m.Add) // it was written a line above
 	s.c.units.restored()
-	return s.m.Advance(s.mark)
+	said := s.c.found
+	s.c.found = nil
+	s.c.signs.take(time.Unix(0, s.now), func(f forward) {
+		_ = forwarded(f.value, func(b *schema.Batch) error { // it was written just now
+			said = s.tracker.Write(b, said)
+			return nil
+		})
+	})
+	if s.c.miner != nil {
+		said = s.c.miner.Advance(s.mark, said)
+	}
+	if s.tracker != nil {
+		said = s.tracker.Advance(s.mark, said)
+	}
+	return append(said, s.m.Advance(s.mark)...)
 }
 
 // Groups is how many groups are kept.

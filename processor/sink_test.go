@@ -19,7 +19,7 @@ func TestSink(t *testing.T) {
 			New: func(t *testing.T) ingest.Sink { return d.processor(t, cfg) },
 			Total: func(t *testing.T) (lines int) {
 				d.records(t, schema.TopicPartials, func(_ *schema.Batch, r *schema.Record) {
-					_, deltas, err := partial(r)
+					_, deltas, _, err := partial(r)
 					if err != nil {
 						t.Fatal(err)
 					}

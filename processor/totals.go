@@ -2,13 +2,13 @@ package processor
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"weir/ingest"
+	"weir/processor/lives"
 	"weir/processor/rules"
 	"weir/processor/signal"
 	"weir/processor/window"
@@ -34,17 +34,31 @@ type totals struct {
 	tasks    window.Watermark // by partition of the input
 	name     string
 	caughtUp bool
-	dirty    bool // something came since the last commit
+	dirty    bool           // something came since the last commit
+	tracker  *lives.Tracker // nil: none
+	lives    *keyed         // its state
+	found    []signal.Signal
 }
 
 func (p *Processor) openTotals(ctx context.Context, tp ingest.TopicPartition) (*totals, error) {
 	t := &totals{p: p, set: p.rules.Load(), name: strconv.Itoa(tp.Partition)}
 	t.machine = window.New(t.set, window.Limits{Lateness: p.cfg.Lateness, MaxGroups: p.cfg.MaxGroups, MaxSet: p.cfg.MaxDistinct})
 	var err error
+	if p.cfg.Lives.Enabled {
+		if t.tracker, err = lives.New(p.cfg.Lives.Config); err != nil {
+			return nil, err
+		}
+		t.lives = keyedLives(t.tracker)
+	}
 	if t.j, err = p.openJournal(ctx, tp, (*totalsState)(t)); err != nil {
 		return nil, err
 	}
 	t.machine.Restored()
+	if t.lives != nil {
+		if err := t.lives.finish(); err != nil {
+			return nil, err
+		}
+	}
 	t.tasks.Restore(t.machine.Mark())
 	return t, nil
 }
@@ -52,10 +66,36 @@ func (p *Processor) openTotals(ctx context.Context, tp ingest.TopicPartition) (*
 // totalsState is totals as the journal sees it.
 type totalsState totals
 
-func (t *totalsState) changes(put func([]byte))         { t.machine.Changes(put) }
-func (t *totalsState) snapshot(put func([]byte))        { t.machine.Snapshot(put) }
-func (t *totalsState) reset()                           { t.machine.Reset() }
-func (t *totalsState) restore(b []byte) ([]byte, error) { return t.machine.Restore(b) }
+func (t *totalsState) changes(put func([]byte)) {
+	t.machine.Changes(put)
+	if t.lives != nil {
+		t.lives.changes(put)
+	}
+}
+
+func (t *totalsState) snapshot(put func([]byte)) {
+	t.machine.Snapshot(put)
+	if t.lives != nil {
+		t.lives.snapshot(put)
+	}
+}
+
+func (t *totalsState) reset() {
+	t.machine.Reset()
+	if t.lives != nil {
+		t.lives.reset()
+	}
+}
+
+func (t *totalsState) restore(b []byte) ([]byte, error) {
+	if b[0] != entryLife {
+		return t.machine.Restore(b)
+	}
+	if t.lives == nil { // they were switched off
+		return new(keyed).read(b)
+	}
+	return t.lives.read(b)
+}
 
 // Write adds deltas up.
 func (t *totals) Write(_ context.Context, b *schema.Batch) error {
@@ -64,31 +104,23 @@ func (t *totals) Write(_ context.Context, b *schema.Batch) error {
 	}
 	task, _, _ := cutLast(b.Source, '/')
 	for i := range b.Records {
-		mark, deltas, err := partial(&b.Records[i])
+		mark, deltas, batches, err := partial(&b.Records[i])
 		if err != nil {
 			return ingest.Poison(fmt.Errorf("record %s is no partial of the processor: %w", b.ID(&b.Records[i]), err))
 		}
 		for _, d := range deltas {
 			t.machine.Add(d)
 		}
+		if t.tracker != nil {
+			_ = forwarded(batches, func(b *schema.Batch) error { // it was read a line above
+				t.found = t.tracker.Write(b, t.found)
+				return nil
+			})
+		}
 		t.tasks.Observe(task, mark, t.p.now())
-		t.dirty = t.dirty || len(deltas) > 0
+		t.dirty = t.dirty || len(deltas) > 0 || len(batches) > 0
 	}
 	return nil
-}
-
-// partial reads what the first stage sent.
-func partial(r *schema.Record) (mark int64, deltas []*window.Delta, err error) {
-	if _, cut := r.Attr(schema.AttrTruncated); cut || r.EventName != schema.EventPartial || len(r.Body) < 2 || r.Body[0] != partialVersion {
-		return 0, nil, errDamaged
-	}
-	body := []byte(r.Body[1:])
-	mark, n := binary.Varint(body)
-	if n <= 0 {
-		return 0, nil, errDamaged
-	}
-	err = window.Deltas(body[n:], func(d *window.Delta) { deltas = append(deltas, d) })
-	return mark, deltas, err
 }
 
 func cutLast(s string, sep byte) (before, after string, ok bool) {
@@ -113,18 +145,11 @@ func (t *totals) advance() {
 	now := t.p.now()
 	mark := t.tasks.Advance(now, t.caughtUp, taskSilence, taskHold)
 	signals := t.machine.Advance(mark)
-	if len(signals) == 0 {
-		return
+	if t.tracker != nil {
+		signals = t.tracker.Advance(mark, signals)
 	}
-	records := make([]schema.Record, len(signals))
-	for i := range signals {
-		records[i] = signals[i].Record()
-		t.p.m.signals.WithLabelValues(signals[i].Kind).Inc()
-		if s := &signals[i]; s.Revision == 0 && s.State != signal.Resolved {
-			t.p.m.signalSeconds.Observe(now.Sub(time.Unix(0, s.End)).Seconds())
-		}
-	}
-	t.j.emit(t.j.outlet(schema.TopicSignals, "weir/signals/"+t.j.tp.String(), false, 0), records...)
+	t.j.tell(append(t.found, signals...))
+	t.found = nil
 }
 
 // Commit makes totals durable and sends the signals.

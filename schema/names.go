@@ -96,6 +96,7 @@ const (
 	EventSourceClosed = "weir.source.closed"
 	EventGapOpened    = "weir.gap.opened"
 	EventSignal       = "weir.signal"
+	EventWindow       = "weir.window" // of versions in which signals had no kinds
 	EventPartial      = "weir.partial.counts"
 	EventDeadLetter   = "weir.deadletter"
 	EventReplayed     = "weir.deadletter.replayed"

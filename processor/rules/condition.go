@@ -32,7 +32,6 @@ type env struct {
 	Bytes    int    `expr:"bytes"`
 	Event    string `expr:"event"`
 	Stream   string `expr:"stream"`
-	Pattern  string `expr:"pattern"`
 
 	Trace int `expr:"TRACE"`
 	Debug int `expr:"DEBUG"`
@@ -64,7 +63,7 @@ func (v *View) machineEnv() *env {
 	}
 	if r := v.Record; r != nil {
 		e.Severity, e.Body, e.Bytes, e.Event = int(r.Severity), r.Body, len(r.Body), r.EventName
-		e.Stream, e.Pattern = v.attr(schema.AttrStream), v.pattern()
+		e.Stream = v.attr(schema.AttrStream)
 	}
 	return e
 }
@@ -300,8 +299,6 @@ func words(n ast.Node) func(*View) string {
 			return func(v *View) string { return v.Record.EventName }
 		case "stream":
 			return func(v *View) string { return v.attr(schema.AttrStream) }
-		case "pattern":
-			return (*View).pattern
 		}
 	case *ast.CallNode:
 		switch name, key := call(n); name {

@@ -283,7 +283,7 @@ func (f *faults) by(r *Rule, names []string) {
 	f.bad(len(names) > 8, "by", "at most 8 fields")
 	for i, name := range names {
 		b, ok := field(name)
-		f.bad(!ok, "by", "%q is not one of app, node, site, tenant, cell, image, container, container_id, namespace, pod, event, severity, stream, pattern, label.<name>, attr.<name>", name)
+		f.bad(!ok, "by", "%q is not one of app, node, site, tenant, cell, image, container, container_id, namespace, pod, event, severity, stream, label.<name>, attr.<name>", name)
 		f.bad(slices.Contains(names[:i], name), "by", "%q is there twice", name)
 		if ok && b.Unbounded() {
 			limit := r.MaxGroups

@@ -104,7 +104,7 @@ func TestConditionsAgree(t *testing.T) {
 		`severity >= ERROR`, `severity < WARN and body != ""`, `body contains "refused"`, `body startsWith "conn" or body endsWith "db-1"`, `body matches "(?i)refused( by|$)"`, `app == "pay"`, `app in ["pay", "web"]`, `app not in ["pay"]`,
 		`severity in [9, 17]`, `label("team") == "core"`, `label("nope") == ""`, `attr("path") == "/pay" && number("code") >= 500`, `number("ms") > 12`, `number("nope") > 0`, `number("nope") <= 0`, `number("nope") != 0`, `number("hot") == 1`, `number("text") == 7`,
 		`attr("code") == "503"`, `attr("hot") == "true"`, `attr("ms") == "12.5"`, `not (severity > 9)`, `!(stream == "stderr")`, `event == "docker.container.die"`, `bytes > 10`, `true`, `len(body) > 3`, `lower(body) contains "refused"`, `body == "" ? app == "pay" : false`,
-		`severity + 1 > 17`, `any(split(body, " "), # == "refused")`, `app + node == "payn1"`, `node == "n2" or severity >= 17`, `attr(app) == ""`, `pattern == ""`, `severity > 1 and len(body) > 3 and app startsWith "p"`,
+		`severity + 1 > 17`, `any(split(body, " "), # == "refused")`, `app + node == "payn1"`, `node == "n2" or severity >= 17`, `attr(app) == ""`, `severity > 1 and len(body) > 3 and app startsWith "p"`,
 	}
 	plain := 0
 	for _, source := range conditions {

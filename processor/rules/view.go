@@ -34,8 +34,6 @@ var resourceNames = [resourceFields]struct{ name, attr string }{
 type View struct {
 	Batch  *schema.Batch
 	Record *schema.Record
-	// Pattern gives the template id of the record's body; nil: none is known.
-	Pattern func(*schema.Batch, *schema.Record) string
 
 	resource [resourceFields]string
 	env      *env // for conditions that the virtual machine runs
@@ -134,13 +132,6 @@ func (v *View) number(key string) float64 {
 	}
 }
 
-func (v *View) pattern() string {
-	if v.Pattern == nil || v.Record == nil {
-		return ""
-	}
-	return v.Pattern(v.Batch, v.Record)
-}
-
 // Field is one of those that make groups.
 type Field struct {
 	Name     string
@@ -174,8 +165,6 @@ func field(name string) (Field, bool) {
 		return Field{Name: name, Attr: "weir.signal.severity", Get: func(v *View) string { return v.Record.SeverityText }}, true
 	case "stream":
 		return Field{Name: name, Attr: schema.AttrStream, Get: func(v *View) string { return v.attr(schema.AttrStream) }}, true
-	case "pattern":
-		return Field{Name: name, Attr: "weir.pattern", Get: (*View).pattern}, true
 	}
 	return Field{}, false
 }

@@ -133,7 +133,12 @@ func (t *Test) Run(path string, loaded []*rules.Rule) (failed []error) {
 	if until == 0 {
 		until = last + 10*time.Minute
 	}
-	sim := processor.NewSimulation(processor.DefaultConfig(), set)
+	cfg := processor.DefaultConfig()
+	cfg.Patterns.Enabled, cfg.Lives.Enabled = false, false // rules alone are tested
+	sim, err := processor.NewSimulation(cfg, set)
+	if err != nil {
+		return []error{err}
+	}
 	var said []signal.Signal
 	for now := time.Second; now <= until; now += time.Second {
 		for len(batches) > 0 && batches[0].Records[0].Observed < start.Add(now).UnixNano() {

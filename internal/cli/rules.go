@@ -1,16 +1,15 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 
-	"weir/processor/rules"
 	"weir/processor/scenario"
 )
 
 type rulesCmds struct {
-	Check rulesCheckCmd `cmd:"" help:"Read rule files and say what is wrong with them."`
-	Test  rulesTestCmd  `cmd:"" help:"Play the records of test files through rules, and compare the signals."`
+	Check  rulesCheckCmd  `cmd:"" help:"Read rule files and say what is wrong with them."`
+	Test   rulesTestCmd   `cmd:"" help:"Play the records of test files through rules, and compare the signals."`
+	Replay rulesReplayCmd `cmd:"" help:"Run rules over recorded days of the archive, and say what they would have said."`
 }
 
 type rulesCheckCmd struct {
@@ -24,15 +23,9 @@ func (c rulesCheckCmd) Run(g *globals) error {
 		if err != nil {
 			return err
 		}
-		if c.Files = cfg.Processor.Rules; len(c.Files) == 0 {
-			return errors.New("no rule files: name some, or set processor.rules")
-		}
+		c.Files = cfg.Processor.Rules
 	}
-	files, err := rules.Files(c.Files)
-	if err != nil {
-		return err
-	}
-	all, err := rules.Load(files)
+	all, err := loadRules(c.Files)
 	if err != nil {
 		return err
 	}
@@ -41,7 +34,7 @@ func (c rulesCheckCmd) Run(g *globals) error {
 			fmt.Fprintf(g.out, "rule %s: %s\n", r.Name, note)
 		}
 	}
-	_, err = fmt.Fprintf(g.out, "%d rules in %d files are good\n", len(all), len(files))
+	_, err = fmt.Fprintf(g.out, "%d rules are good\n", len(all))
 	return err
 }
 

@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -294,28 +293,60 @@ func (k *Kafka) append(ctx context.Context, tp TopicPartition, records []kafka.R
 	return res.BaseOffset, res.Error
 }
 
-// Chunks cuts a state into chunks at the places where entries begin.
+// Chunks makes the chunks of a commit of entries of any size.
 type Chunks struct {
 	done [][]byte
-	buf  bytes.Buffer
+	buf  []byte
 }
 
-// Add appends an entry that must not be divided.
+// Add appends an entry. It is copied.
 func (c *Chunks) Add(entry []byte) {
-	if c.buf.Len() > 0 && c.buf.Len()+len(entry) > ChangelogChunk {
-		c.done = append(c.done, bytes.Clone(c.buf.Bytes()))
-		c.buf.Reset()
+	if c.buf == nil {
+		c.buf = make([]byte, 0, 4<<10)
 	}
-	c.buf.Write(entry)
+	c.buf = binary.AppendUvarint(c.buf, uint64(len(entry)))
+	for len(c.buf)+len(entry) > ChangelogChunk {
+		n := max(0, ChangelogChunk-len(c.buf))
+		c.done = append(c.done, append(c.buf, entry[:n]...))
+		c.buf, entry = make([]byte, 0, ChangelogChunk), entry[n:]
+	}
+	c.buf = append(c.buf, entry...)
 }
 
 // All returns the chunks, and begins anew.
 func (c *Chunks) All() [][]byte {
-	if c.buf.Len() > 0 {
-		c.done = append(c.done, bytes.Clone(c.buf.Bytes()))
-		c.buf.Reset()
-	}
 	all := c.done
-	c.done = nil
+	if len(c.buf) > 0 {
+		all = append(all, c.buf)
+	}
+	*c = Chunks{}
 	return all
+}
+
+// Entries gives the entries that Chunks took. f must not keep them.
+func Entries(chunks [][]byte, f func(entry []byte) error) error {
+	var rest []byte // of an entry that goes on in the next chunk
+	for _, b := range chunks {
+		if len(rest) > 0 {
+			b = append(rest, b...)
+		}
+		for len(b) > 0 {
+			size, n := binary.Uvarint(b)
+			if n < 0 || size > 1<<32 {
+				return errState
+			}
+			if n == 0 || uint64(len(b)-n) < size {
+				break
+			}
+			if err := f(b[n : n+int(size)]); err != nil {
+				return err
+			}
+			b = b[n+int(size):]
+		}
+		rest = append([]byte(nil), b...)
+	}
+	if len(rest) > 0 {
+		return errState
+	}
+	return nil
 }

@@ -200,3 +200,39 @@ func TestChangelogSaysWhatIsDamaged(t *testing.T) {
 		t.Errorf("a partition too few: %v", err)
 	}
 }
+
+func TestChunksHoldEntriesOfAnySize(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var chunks Chunks
+	var want [][]byte
+	for _, size := range []int{0, 1, 127, 128, ChangelogChunk - 2, ChangelogChunk - 1, ChangelogChunk, 3*ChangelogChunk + 7, 5, 300_000, 300_000, 0} {
+		entry := make([]byte, size)
+		for i := range entry {
+			entry[i] = byte(rnd.Uint32())
+		}
+		chunks.Add(entry)
+		want = append(want, bytes.Clone(entry))
+	}
+	all := chunks.All()
+	for _, c := range all {
+		if len(c) > ChangelogChunk+16 {
+			t.Errorf("a chunk of %d bytes", len(c))
+		}
+	}
+	at := 0
+	if err := Entries(all, func(entry []byte) error {
+		if !bytes.Equal(entry, want[at]) {
+			t.Errorf("entry %d differs", at)
+		}
+		at++
+		return nil
+	}); err != nil || at != len(want) {
+		t.Errorf("%d of %d entries: %v", at, len(want), err)
+	}
+	if err := Entries(all[:len(all)-1], func([]byte) error { return nil }); err == nil {
+		t.Error("chunks that are cut off are taken")
+	}
+	if again := chunks.All(); len(again) != 0 {
+		t.Errorf("%d chunks are left", len(again))
+	}
+}

@@ -63,7 +63,7 @@ func (c Config) Validate() error {
 	bad(c.Hold < c.Idle || c.Hold > time.Hour, "hold: must be at least idle, and at most 1h")
 	bad(c.Lateness < 0 || c.Lateness > 24*time.Hour, "lateness: must be 0s to 24h")
 	bad(c.MaxGroups < 1, "max_groups: must be at least 1")
-	bad(c.MaxDistinct < 1 || c.MaxDistinct > 100_000, "max_distinct: must be 1 to 100000")
+	bad(c.MaxDistinct < 1 || c.MaxDistinct > 10_000, "max_distinct: must be 1 to 10000")
 	section := func(prefix string, err error) {
 		if err == nil {
 			return

@@ -161,15 +161,15 @@ func (c *containers) snapshot(put func([]byte)) {
 	clear(c.changed)
 }
 
-func (c *containers) restore(b []byte) ([]byte, error) {
+func (c *containers) restore(b []byte) error {
 	if b[0] != entryUnit {
-		return nil, errDamaged
+		return errDamaged
 	}
 	r := scanner{b: b[1:]}
 	id, u := r.text(), unit{started: r.varint(), died: r.varint() != 0}
-	if r.bad {
-		return nil, errDamaged
+	if err := r.end(); err != nil {
+		return err
 	}
 	c.set(id, u)
-	return r.b, nil
+	return nil
 }

@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,7 +135,7 @@ func (c *counterState) reset() {
 	}
 }
 
-func (c *counterState) restore(b []byte) ([]byte, error) {
+func (c *counterState) restore(b []byte) error {
 	if b[0] != entryPattern {
 		return c.units.restore(b)
 	}
@@ -537,11 +538,31 @@ func (c *counter) Commit(ctx context.Context, cp ingest.Checkpoint) error {
 func (c *counter) take(f func(*window.Delta)) {
 	for _, pl := range c.all() {
 		for key, t := range pl.groups {
-			f(&window.Delta{Rule: pl.rule.ID, Key: key, Subject: t.subject, Records: t.records, Panes: t.deltas()})
+			d := window.Delta{Rule: pl.rule.ID, Key: key, Subject: t.subject, Records: t.records}
+			for _, d.Panes = range chunked(t.deltas()) {
+				f(&d)
+			}
 		}
 		clear(pl.groups)
 	}
 	c.waiting = 0
+}
+
+// chunked divides panes so that a delta stays small: a record on Kafka cannot be of any size.
+func chunked(panes []window.Pane) iter.Seq2[int, []window.Pane] {
+	return func(yield func(int, []window.Pane) bool) {
+		for from := 0; from < len(panes); {
+			to, size := from, 0
+			for to < len(panes) && (to == from || size < 64<<10) {
+				size += 8*len(panes[to].Set) + 2*window.Counts
+				to++
+			}
+			if !yield(from, panes[from:to]) {
+				return
+			}
+			from = to
+		}
+	}
 }
 
 // deltas are the panes as they are sent.

@@ -23,9 +23,9 @@ type state interface {
 	// changes gives the entries of what changed since the last time, snapshot those of all.
 	changes(put func([]byte))
 	snapshot(put func([]byte))
-	// reset forgets all; restore takes one entry off b and returns the rest.
+	// reset forgets all; restore takes one entry, which it must not keep.
 	reset()
-	restore(b []byte) ([]byte, error)
+	restore(entry []byte) error
 }
 
 // journal makes a partition's state, its place in the input, and what it sends one commit on the changelog.
@@ -115,28 +115,20 @@ func (j *journal) apply(snapshot bool, chunks [][]byte) error {
 		clear(j.outlets)
 	}
 	j.kept = nil
-	for _, b := range chunks {
-		for len(b) > 0 {
-			var err error
-			switch b[0] {
-			case entryPlace:
-				b, err = j.restorePlace(b[1:])
-			case entryOutbox:
-				size, n := binary.Uvarint(b[1:])
-				if n <= 0 || size > uint64(len(b)-1-n) {
-					return errDamaged
-				}
-				j.kept = append(j.kept, append([]byte(nil), b[1+n:1+n+int(size)]...))
-				b = b[1+n+int(size):]
-			default:
-				b, err = j.state.restore(b)
-			}
-			if err != nil {
-				return err
-			}
+	return ingest.Entries(chunks, func(b []byte) error {
+		if len(b) == 0 {
+			return errDamaged
 		}
-	}
-	return nil
+		switch b[0] {
+		case entryPlace:
+			return j.restorePlace(b[1:])
+		case entryOutbox:
+			j.kept = append(j.kept, append([]byte(nil), b[1:]...))
+			return nil
+		default:
+			return j.state.restore(b)
+		}
+	})
 }
 
 var errDamaged = errors.New("damaged state")
@@ -152,7 +144,7 @@ func (j *journal) appendPlace(b []byte) []byte {
 	return b
 }
 
-func (j *journal) restorePlace(b []byte) ([]byte, error) {
+func (j *journal) restorePlace(b []byte) error {
 	r := scanner{b: b}
 	j.next = r.varint()
 	for range r.uvarint() {
@@ -167,10 +159,7 @@ func (j *journal) restorePlace(b []byte) ([]byte, error) {
 		}
 		o.inc, o.next = schema.Incarnation{Start: start}, next
 	}
-	if r.bad {
-		return nil, errDamaged
-	}
-	return r.b, nil
+	return r.end()
 }
 
 // outlet finds or begins a sequence. A pinned one goes to the partition given.
@@ -226,9 +215,7 @@ func (j *journal) commit(ctx context.Context, next int64) error {
 	var chunks ingest.Chunks
 	chunks.Add(j.appendPlace(nil))
 	for i := range j.outbox {
-		b := appendMessage(nil, &j.outbox[i])
-		entry := binary.AppendUvarint([]byte{entryOutbox}, uint64(len(b)))
-		chunks.Add(append(entry, b...))
+		chunks.Add(appendMessage([]byte{entryOutbox}, &j.outbox[i]))
 	}
 	j.state.changes(chunks.Add)
 	if err := j.log.Commit(ctx, false, chunks.All()...); err != nil {
@@ -287,16 +274,21 @@ func readMessage(b []byte) (ingest.Message, error) {
 		m.Pinned, m.Partition = true, int(partition)
 	}
 	m.Value = []byte(r.text())
-	if r.bad || len(r.b) > 0 {
-		return m, errDamaged
-	}
-	return m, nil
+	return m, r.end()
 }
 
 // scanner takes values off a buffer; after the first fault it gives zeros and bad is set.
 type scanner struct {
 	b   []byte
 	bad bool
+}
+
+// end says whether all was read, without a fault.
+func (r *scanner) end() error {
+	if r.bad || len(r.b) > 0 {
+		return errDamaged
+	}
+	return nil
 }
 
 func (r *scanner) take(n int) {

@@ -1,8 +1,6 @@
 package processor
 
 import (
-	"encoding/binary"
-
 	"weir/processor/lives"
 	"weir/processor/patterns"
 )
@@ -35,9 +33,7 @@ func keyedPatterns(m *patterns.Miner) *keyed {
 }
 
 func (k *keyed) entry(key string, state []byte) []byte {
-	b := appendText([]byte{k.kind}, key)
-	b = binary.AppendUvarint(b, uint64(len(state)))
-	return append(b, state...)
+	return append(appendText([]byte{k.kind}, key), state...)
 }
 
 func (k *keyed) changes(put func([]byte)) {
@@ -59,13 +55,14 @@ func (k *keyed) snapshot(put func([]byte)) {
 
 func (k *keyed) reset() { k.restored = nil }
 
-// read takes an entry off b; of a life the newest state alone counts, of a pattern's app all since the whole one.
-func (k *keyed) read(b []byte) ([]byte, error) {
+// read takes an entry; of a life the newest state alone counts, of a pattern's app all since the whole one.
+func (k *keyed) read(b []byte) error {
 	r := scanner{b: b[1:]}
-	key, state := r.text(), []byte(r.text())
+	key := r.text()
 	if r.bad {
-		return nil, errDamaged
+		return errDamaged
 	}
+	state := append([]byte(nil), r.b...)
 	if k.restored == nil {
 		k.restored = map[string][][]byte{}
 	}
@@ -77,7 +74,7 @@ func (k *keyed) read(b []byte) ([]byte, error) {
 	default:
 		k.restored[key] = append(k.restored[key], state)
 	}
-	return r.b, nil
+	return nil
 }
 
 // finish gives the library what was read.

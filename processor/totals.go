@@ -87,7 +87,7 @@ func (t *totalsState) reset() {
 	}
 }
 
-func (t *totalsState) restore(b []byte) ([]byte, error) {
+func (t *totalsState) restore(b []byte) error {
 	if b[0] != entryLife {
 		return t.machine.Restore(b)
 	}

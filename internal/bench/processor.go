@@ -270,14 +270,7 @@ func (b *bench) restore(ctx context.Context, groups int) (float64, error) {
 	began = time.Now()
 	again := window.New(set, window.Limits{Lateness: 10 * time.Minute, MaxGroups: 1_000_000, MaxSet: 1000})
 	if _, err := ingest.OpenChangelog(ctx, b.k, tp, func(_ bool, chunks [][]byte) error {
-		for _, c := range chunks {
-			for len(c) > 0 {
-				if c, err = again.Restore(c); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+		return ingest.Entries(chunks, again.Restore)
 	}); err != nil {
 		return 0, err
 	}

@@ -2,7 +2,6 @@ package window
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"weir/schema"
@@ -110,8 +109,8 @@ func flag(is bool) byte {
 	return 0
 }
 
-// Restore takes one entry of Changes or Snapshot off b and returns the rest. An entry that is not of a machine is left.
-func (m *Machine) Restore(b []byte) (rest []byte, err error) {
+// Restore takes one entry of Changes or Snapshot, and does not keep it.
+func (m *Machine) Restore(b []byte) error {
 	r := reader{b: b}
 	switch kind := r.byte(); kind {
 	case entryMachine:
@@ -128,17 +127,12 @@ func (m *Machine) Restore(b []byte) (rest []byte, err error) {
 	case entryGroup:
 		m.restoreGroup(&r)
 	default:
-		return nil, fmt.Errorf("%w: entry %q", errDamaged, kind)
+		return fmt.Errorf("%w: entry %q", errDamaged, kind)
 	}
-	if r.bad {
-		return nil, errDamaged
+	if r.bad || len(r.b) > 0 {
+		return errDamaged
 	}
-	return r.b, nil
-}
-
-// IsEntry says that Restore takes an entry of this kind.
-func IsEntry(kind byte) bool {
-	return kind == entryMachine || kind == entryRule || kind == entryGone || kind == entryGroup
+	return nil
 }
 
 // Restored ends a restoring: what was read is not new.
@@ -178,9 +172,6 @@ func (m *Machine) restoreGroup(r *reader) {
 	}
 	g.pending, g.fired, g.firing, g.seen = r.varint(), r.varint(), r.byte() != 0, r.varint()
 }
-
-// ErrDamaged tells a state that cannot be read from other faults.
-func ErrDamaged(err error) bool { return errors.Is(err, errDamaged) }
 
 // Subject copies the attributes that a signal shows of a batch's resource: those with names, and labels where wanted.
 func Subject(resource []schema.Attr, labels bool) []schema.Attr {

@@ -23,6 +23,7 @@ type double struct {
 	topics map[ingest.TopicPartition][]ingest.Message
 	logs   map[ingest.TopicPartition]*doubleLog
 	fail   func() bool // asked before and after every append
+	offset int64
 }
 
 func newDouble(parts int) *double {
@@ -158,4 +159,10 @@ func decoded(t testing.TB, m ingest.Message) (schema.Batch, schema.Info) {
 		t.Fatal(err)
 	}
 	return b, info
+}
+
+// next is a Kafka offset that was not used yet.
+func (d *double) next() int64 {
+	d.offset++
+	return d.offset
 }

@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"strings"
 	"testing"
 
 	"weir/ingest"
@@ -38,4 +39,27 @@ func TestSink(t *testing.T) {
 			},
 		}
 	})
+}
+
+// TestWhatIsNoPartialIsPoison: it goes to the dead letters, and the rest goes on.
+func TestWhatIsNoPartialIsPoison(t *testing.T) {
+	d := newDouble(1)
+	p := d.processor(t, DefaultConfig())
+	sink, _, err := p.Open(t.Context(), ingest.TopicPartition{Topic: schema.TopicPartials})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := "\x01d\x00\x00\x00\x00\x00\x00\x00\x00"
+	for name, r := range map[string]schema.Record{
+		"no event": {Body: head}, "short": {EventName: schema.EventPartial, Body: "\x01"}, "version": {EventName: schema.EventPartial, Body: "\x02" + head[1:]}, "kind": {EventName: schema.EventPartial, Body: "\x01x" + head[2:]},
+		"cut": {EventName: schema.EventPartial, Body: head, Attrs: []schema.Attr{schema.Bool(schema.AttrTruncated, true)}}, "garbage": {EventName: schema.EventPartial, Body: head + "garbage"}, "batches": {EventName: schema.EventPartial, Body: "\x01b" + head[2:] + "garbage"},
+	} {
+		b := schema.Batch{Source: "weir/partials/weir.logs/0/0", Records: []schema.Record{r}, KafkaOffset: d.next()}
+		if err := sink.Write(t.Context(), &b); err == nil || !strings.Contains(err.Error(), "is no partial of the processor") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := sink.Write(t.Context(), &schema.Batch{Source: "weir/partials/weir.logs/0/0", Records: []schema.Record{{EventName: schema.EventPartial, Body: head}}, KafkaOffset: d.next()}); err != nil {
+		t.Error(err)
+	}
 }

@@ -481,7 +481,7 @@ func shape(body string) uint64 {
 func (c *counter) Tick(_ context.Context, caughtUp bool) (bool, error) {
 	c.caughtUp = caughtUp
 	now := c.p.now()
-	mark := c.sources.Advance(now, caughtUp, c.p.cfg.Idle, c.p.cfg.Hold)
+	mark := c.sources.Follow(now, caughtUp, c.p.cfg.Idle, c.p.cfg.Hold)
 	if c.waiting > maxWaiting {
 		return true, nil
 	}

@@ -2,6 +2,7 @@ package processor
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -131,6 +132,76 @@ func TestRulesAreTakenUpWithoutLosingOthers(t *testing.T) {
 	for name, want := range map[string]int{"kept firing": 1, "gone firing": 1, "gone resolved": 1, "fresh firing": 1} {
 		if got[name] != want {
 			t.Errorf("%s: %d times, want %d (%v)", name, got[name], want, got)
+		}
+	}
+}
+
+// TestAfterAnOutageNothingIsLate: partitions catch up at different speeds; the slowest is waited for, so windows and rules see all as if nothing had been.
+func TestAfterAnOutageNothingIsLate(t *testing.T) {
+	m := newModel(t, 1)
+	all, err := rules.Parse("r.yaml", []byte("rules:\n- {name: burst, by: [app], when: count >= 20, window: 10s}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	windows, err := rules.Windows(modelWindows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := rules.NewSet(windows, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := func() {
+		clear(m.sessions)
+		m.processors = m.d.processor(t, m.cfg)
+		m.processors.now = func() time.Time { return m.now }
+		m.processors.rules.Store(set)
+	}
+	fresh()
+	containers := []string{"a", "b", "c", "d", "e"} // in several partitions
+	for range 20 {
+		for _, c := range containers {
+			m.line(c, "x", 9)
+		}
+		m.settle(false)
+	}
+	burst := m.now.Add(10 * time.Minute).Truncate(10 * time.Second)
+	for range 240 { // twenty minutes without a processor; lateness is one
+		m.now = m.now.Add(5 * time.Second)
+		for i, c := range containers {
+			for range 1 + 3*i { // some partitions have much more to catch up with
+				if m.now.Before(burst) || !m.now.Before(burst.Add(10*time.Second)) {
+					if i == 0 || m.now.Unix()%60 == 0 {
+						m.line(c, "x", 9)
+					}
+				} else {
+					m.line(c, "burst", 9)
+				}
+			}
+		}
+	}
+	m.now = m.now.Add(time.Second)
+	fresh()
+	for range 600 {
+		m.now = m.now.Add(50 * time.Millisecond)
+		for _, tp := range m.inputs() {
+			m.work(tp, 3, true)
+		}
+	}
+	m.now = m.now.Add(time.Minute)
+	m.settle(false)
+	var fired []time.Time
+	for _, s := range m.said(signal.Rule) {
+		if s.State == signal.Firing && s.Revision == 0 {
+			fired = append(fired, time.Unix(0, s.End))
+		}
+	}
+	if len(fired) == 0 || !slices.ContainsFunc(fired, burst.Add(10*time.Second).Equal) {
+		t.Errorf("the rule fired at %v, not at %v", fired, burst.Add(10*time.Second))
+	}
+	for _, s := range m.said(signal.Window) {
+		if s.Late {
+			t.Fatalf("late: %s %s at %v", s.Rule, s.Group, time.Unix(0, s.End))
 		}
 	}
 }

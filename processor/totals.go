@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,11 +17,14 @@ import (
 )
 
 // Of the second stage: how long a partition of the input that says nothing at all is waited for, and how far one that is behind the
-// others holds windows open.
+// others holds windows open. After an outage partitions catch up at different speeds, and what the slowest has is not to be late.
 const (
 	taskSilence = 30 * time.Second
-	taskHold    = 5 * time.Minute
+	taskHold    = time.Hour
 )
+
+// entryTask is how far a partition of the input was. It is kept so that after a start all are waited for, not only those that are heard first.
+const entryTask = 'K'
 
 // partialVersion is the first byte of a partial's body.
 const partialVersion = 1
@@ -66,7 +70,14 @@ func (p *Processor) openTotals(ctx context.Context, tp ingest.TopicPartition) (*
 // totalsState is totals as the journal sees it.
 type totalsState totals
 
+func (t *totalsState) putTasks(put func([]byte)) {
+	t.tasks.Each(func(task string, at int64) {
+		put(binary.AppendVarint(appendText([]byte{entryTask}, task), at))
+	})
+}
+
 func (t *totalsState) changes(put func([]byte)) {
+	t.putTasks(put)
 	t.machine.Changes(put)
 	if t.lives != nil {
 		t.lives.changes(put)
@@ -74,6 +85,7 @@ func (t *totalsState) changes(put func([]byte)) {
 }
 
 func (t *totalsState) snapshot(put func([]byte)) {
+	t.putTasks(put)
 	t.machine.Snapshot(put)
 	if t.lives != nil {
 		t.lives.snapshot(put)
@@ -88,7 +100,17 @@ func (t *totalsState) reset() {
 }
 
 func (t *totalsState) restore(b []byte) error {
-	if b[0] != entryLife {
+	switch b[0] {
+	case entryTask:
+		r := scanner{b: b[1:]}
+		task, at := r.text(), r.varint()
+		if err := r.end(); err != nil {
+			return err
+		}
+		t.tasks.Observe(task, at, t.p.now())
+		return nil
+	case entryLife:
+	default:
 		return t.machine.Restore(b)
 	}
 	if t.lives == nil { // they were switched off
@@ -144,6 +166,7 @@ func (t *totals) advance() {
 	}
 	now := t.p.now()
 	mark := t.tasks.Advance(now, t.caughtUp, taskSilence, taskHold)
+	t.p.m.watermark.WithLabelValues(t.name).Set(float64(mark) / 1e9)
 	signals := t.machine.Advance(mark)
 	if t.tracker != nil {
 		signals = t.tracker.Advance(mark, signals)
@@ -169,7 +192,6 @@ func (t *totals) Commit(ctx context.Context, cp ingest.Checkpoint) error {
 		t.p.m.other.WithLabelValues(rule).Add(float64(n))
 	}
 	t.p.m.groups.WithLabelValues(t.name).Set(float64(t.machine.Groups()))
-	t.p.m.watermark.WithLabelValues(t.name).Set(float64(t.machine.Mark()) / 1e9)
 	return nil
 }
 

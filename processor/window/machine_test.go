@@ -279,7 +279,7 @@ func TestWatermark(t *testing.T) {
 	var w Watermark
 	step := func(name string, caughtUp bool, want float64) {
 		t.Helper()
-		if got := w.Advance(now, caughtUp, idle, hold); got != at(want) {
+		if got := w.Follow(now, caughtUp, idle, hold); got != at(want) {
 			t.Errorf("%s: the mark is at %v, want %v", name, float64(got-start)/1e9, want)
 		}
 	}
@@ -305,4 +305,8 @@ func TestWatermark(t *testing.T) {
 	w.Observe("b", at(0), now)
 	step("one that is far behind holds it back only so far", true, 11)
 	step("also while there is more to read", false, 11)
+	now = now.Add(time.Hour)
+	if got := w.Advance(now, true, idle, hold); got != at(11) {
+		t.Errorf("the mark follows the clock to %v although it must not", float64(got-start)/1e9)
+	}
 }

@@ -33,10 +33,23 @@ func (w *Watermark) Observe(source string, at int64, now time.Time) {
 
 // Advance moves the mark and returns it.
 //
-// Where all that is there was read, a source that was silent for idle holds nothing back, and where all are silent the mark follows the
-// clock, idle behind it. While there is more to read, silence says nothing. In no case does a source hold the mark back further
-// than hold behind the newest: what comes later still counts, as a correction.
+// Where all that is there was read, a source that was silent for idle holds nothing back. While there is more to read, silence says
+// nothing. In no case does a source hold the mark back further than hold behind the newest: what comes later still counts, as a correction.
 func (w *Watermark) Advance(now time.Time, caughtUp bool, idle, hold time.Duration) int64 {
+	w.advance(now, caughtUp, idle, hold)
+	return w.mark
+}
+
+// Follow is Advance, but where all are silent the mark follows the clock, idle behind it.
+func (w *Watermark) Follow(now time.Time, caughtUp bool, idle, hold time.Duration) int64 {
+	if !w.advance(now, caughtUp, idle, hold) && caughtUp {
+		w.mark = max(w.mark, now.Add(-idle).UnixNano())
+	}
+	return w.mark
+}
+
+// advance says whether any source is not silent.
+func (w *Watermark) advance(now time.Time, caughtUp bool, idle, hold time.Duration) bool {
 	least, active := int64(0), false
 	for source, p := range w.sources {
 		silent := now.Sub(p.heard)
@@ -51,13 +64,17 @@ func (w *Watermark) Advance(now time.Time, caughtUp bool, idle, hold time.Durati
 		}
 		active = true
 	}
-	switch {
-	case active:
+	if active {
 		w.mark = max(w.mark, least, w.newest-int64(hold))
-	case caughtUp:
-		w.mark = max(w.mark, now.Add(-idle).UnixNano())
 	}
-	return w.mark
+	return active
+}
+
+// Each gives what the sources have reached.
+func (w *Watermark) Each(f func(source string, at int64)) {
+	for source, p := range w.sources {
+		f(source, p.at)
+	}
 }
 
 // Mark is the watermark as it stands.

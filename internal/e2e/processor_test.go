@@ -72,8 +72,8 @@ processor:
 
 	want := map[countedWindow]counted{}
 	written := writeLate(t, k, want, map[time.Duration]func(){
-		8 * time.Second:  func() { first.kill() },
-		12 * time.Second: func() { processor("third") },
+		6 * time.Second: func() { first.kill() },
+		9 * time.Second: func() { processor("third") },
 	})
 
 	var got map[countedWindow]counted
@@ -113,7 +113,7 @@ func compare(want, got map[countedWindow]counted) (wrong int, example string) {
 	return wrong, example
 }
 
-// writeLate writes for 20 s, and counts beside. at is done on the way.
+// writeLate writes for 15 s, and counts beside. at is done on the way.
 func writeLate(t *testing.T, k *ingest.Kafka, want map[countedWindow]counted, at map[time.Duration]func()) (written int) {
 	producer, err := ingest.NewProducer(k, ingest.DefaultProducerConfig(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
@@ -133,7 +133,7 @@ func writeLate(t *testing.T, k *ingest.Kafka, want map[countedWindow]counted, at
 		}
 	}
 	const second = int64(time.Second)
-	for began := time.Now(); time.Since(began) < 20*time.Second; time.Sleep(50 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < 15*time.Second; time.Sleep(50 * time.Millisecond) {
 		for after, do := range at {
 			if time.Since(began) >= after {
 				delete(at, after)

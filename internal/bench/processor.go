@@ -36,7 +36,7 @@ func (b *bench) processor(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("100,000 groups of container windows, ten minutes of each: %.0f MB\n", rss)
-	batches := logBatches()
+	batches := logBatches(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), 0)
 	rate := map[string]float64{}
 	for _, part := range []struct {
 		name     string
@@ -55,6 +55,13 @@ func (b *bench) processor(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("a million groups restored in %.1f s\n", restore)
+	for _, part := range []struct{ name, config string }{{"counting", "  patterns: {enabled: false}\n  lives: {enabled: false}\n"}, {"counting, patterns and lives", ""}} {
+		perCPU, wall, err := b.fromKafka(ctx, part.config)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("from Kafka, %s: %.0f records a second of CPU, all in %.1f s\n", part.name, perCPU, wall)
+	}
 	p99, err := b.signalDelay(ctx)
 	if err != nil {
 		return err
@@ -82,10 +89,11 @@ type message struct {
 	value []byte
 }
 
-// logBatches are lines of 40 containers, 64 KiB a batch, over a minute: about 200 bytes each, one in twenty a warning and one in fifty an error.
-func logBatches() (all []message) {
-	const containers = 40
-	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+// logBatches are lines of 40 containers, 64 KiB a batch, over a minute: about 200 bytes each, one in twenty a warning and one in fifty an error. Each
+// round goes on where the one before ended.
+func logBatches(from time.Time, round int64) (all []message) {
+	const containers, perRound = 40, 400
+	start := from.Add(time.Duration(round) * time.Minute).UnixNano()
 	bodies := []string{
 		"2026-11-01 12:00:%02d.%03d  INFO [posting-%d] c.b.ledger.Posting : posted entry %d of account 6222%08d in %d ms, balance checked, journal written to segment %d",
 		"2026-11-01 12:00:%02d.%03d  INFO [http-%d] c.b.gateway.Access : GET /api/v1/accounts/%d/entries?limit=50 200 %d bytes in %d ms from 10.0.4.%d agent okhttp/4.9",
@@ -93,13 +101,13 @@ func logBatches() (all []message) {
 		"2026-11-01 12:00:%02d.%03d ERROR [pool-%d] c.b.db.Pool : cannot connect to db-%d:3306 after %d tries in %d ms: connection refused by the server of shard %d of the cluster",
 	}
 	var e schema.Encoder
-	for n := range 400 {
+	for n := range perRound {
 		c := n % containers
 		source := fmt.Sprintf("docker/n%d/%064d", c%8, c)
 		inc := schema.Incarnation{Start: 1}
 		e.Reset(source, inc, []schema.Attr{schema.String(schema.AttrContainerID, fmt.Sprintf("%064d", c)), schema.String(schema.AttrContainerName, fmt.Sprintf("app%d-%d", c%10, c)), schema.String(schema.AttrApp, fmt.Sprintf("app%d", c%10)),
 			schema.String(schema.AttrHostName, fmt.Sprintf("n%d", c%8)), schema.String(schema.AttrImageName, fmt.Sprintf("bank/app%d:1.4.2", c%10)), schema.String(schema.AttrSite, "east"), schema.String(schema.LabelPrefix+"team", "core")})
-		first := int64(n) * 1000
+		first := (round*perRound + int64(n)) * 1000
 		offset := first
 		for i := 0; e.Len() < 64<<10; i++ {
 			kind, severity := i%2, int32(9)
@@ -279,6 +287,50 @@ func (b *bench) restore(ctx context.Context, groups int) (float64, error) {
 		return 0, fmt.Errorf("%d groups restored", again.Groups())
 	}
 	return took, nil
+}
+
+// fromKafka has a process read a filled topic, from its start to the last record: fetching, decompressing, dropping repeats, and all that is written.
+func (b *bench) fromKafka(ctx context.Context, config string) (perCPU, wall float64, err error) {
+	if err := b.topics(ctx); err != nil {
+		return 0, 0, err
+	}
+	records, err := b.fillLogs(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	p, err := start(b.binary, "processor", b.dir, fmt.Sprintf("kafka:\n  brokers: [%s]\nprocessor:\n%s  interval: 200ms\n", b.broker, config))
+	if err != nil {
+		return 0, 0, err
+	}
+	limited, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	err = p.await(limited, `weir_ingest_records_total{group="processor",topic="weir.logs"}`, float64(records))
+	wall = time.Since(began).Seconds()
+	used, stopped := p.stop()
+	return float64(records) / used.cpu.Seconds(), wall, errors.Join(err, stopped)
+}
+
+// fillLogs writes at least b.records lines of the last hour.
+func (b *bench) fillLogs(ctx context.Context) (records int, err error) {
+	producer, err := ingest.NewProducer(b.k, ingest.DefaultProducerConfig(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		return 0, err
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- producer.Run(running) }()
+	defer func() { stop(); err = errors.Join(err, <-ended) }()
+	from := time.Now().Add(-time.Hour)
+	for round := int64(0); records < b.records; round++ {
+		for _, m := range logBatches(from, round) {
+			if err := producer.Send(ctx, ingest.Message{Topic: schema.TopicLogs, Source: m.info.Source, Begin: m.info.Begin, End: m.info.End, Count: m.info.Count, Value: m.value}); err != nil {
+				return 0, err
+			}
+			records += m.info.Count
+		}
+	}
+	return records, producer.Flush(ctx)
 }
 
 // signalDelay writes steadily for a minute and times signals from their window's end until a reader has them.

@@ -39,13 +39,12 @@ func DefaultTopics(partitions, replication int) []TopicSpec {
 	for _, group := range []string{"indexer", "processor", "control", "notify", "notify.alerts"} {
 		specs = append(specs, TopicSpec{StateTopic(group), partitions, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable}})
 	}
-	// One writer's journal: its entries must have one order, and each holds all of the decider's state.
-	return append(specs, TopicSpec{schema.TopicControl, 1, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable, "max.message.bytes": "16777216"}})
 	specs = append(specs, TopicSpec{schema.TopicPartials, partitions, replication, map[string]string{"retention.ms": "86400000", "min.insync.replicas": durable}})
 	for _, input := range []string{schema.TopicLogs, schema.TopicEvents, schema.TopicPartials} {
 		specs = append(specs, TopicSpec{schema.ChangelogPrefix + input, partitions, replication, map[string]string{"cleanup.policy": "compact", "segment.bytes": "67108864", "min.insync.replicas": durable}})
 	}
-	return specs
+	// One writer's journal: its entries must have one order, and each holds all of the decider's state.
+	return append(specs, TopicSpec{schema.TopicControl, 1, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable, "max.message.bytes": "16777216"}})
 }
 
 // PlanTopics compares the specs with the cluster.

@@ -70,6 +70,9 @@ bench-indexer: build ## the indexer from a filled topic into a real Elasticsearc
 bench-archiver: build ## the archiver from a filled topic into HDFS, beside gzip and zstd; Spark and searches on what it wrote; docs/performance.md has the figures
 	@$(STACK) up kafka namenode datanode && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only archiver
 
+bench-processor: build ## counting alone, with rules and with patterns; restoring a million groups; latency from Kafka to signal
+	@$(STACK) up kafka && eval "$$($(STACK) env)" && $(GO) run ./internal/bench -only processor
+
 generate: ## Kibana's objects and the table of fields in docs/search.md, which are made from code; docs/metrics.md; Grafana's dashboards
 	$(GO) test ./internal/kibana -run TestGenerated -update
 	$(GO) test ./internal/cli -run TestMetrics -update
@@ -98,4 +101,4 @@ stack-status: ## show them
 clean: ## delete what make built; the stack's downloads and data stay in .stack
 	rm -rf bin
 
-.PHONY: bench-search manifests e2e-k8s image bench-indexer bench-archiver help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate
+.PHONY: bench-search manifests e2e-k8s image bench-indexer bench-archiver bench-processor help build run run-stack test lint e2e soak bench fuzz bench-agent stack-up stack-down stack-status clean generate

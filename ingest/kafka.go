@@ -146,6 +146,12 @@ func (k *Kafka) relearn(ctx context.Context) {
 	k.learned = time.Now()
 }
 
+// End is the offset that the partition's next message gets.
+func (k *Kafka) End(ctx context.Context, tp TopicPartition) (int64, error) {
+	_, next, err := k.bounds(ctx, tp)
+	return next, err
+}
+
 // Ping asks the cluster for its metadata.
 func (k *Kafka) Ping(ctx context.Context) error {
 	_, err := k.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{"__consumer_offsets"}})

@@ -17,6 +17,9 @@ import (
 // nobody waits for its newest record, which is not even read. A sink with its own commit has an interval that is long as it is.
 const catchUp = 10
 
+// fetchWait is how long a fetch waits at the end of a partition.
+const fetchWait = 250 * time.Millisecond
+
 // stopCommitTimeout bounds the last write and commit when the process was asked to stop.
 const stopCommitTimeout = 20 * time.Second
 
@@ -58,7 +61,7 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 		err = errors.Join(err, p.sink.Close())
 	}()
 	for failed := 0; ctx.Err() == nil; {
-		messages, high, err := p.c.k.fetch(ctx, p.tp, p.next, p.c.cfg.FetchBytes, 250*time.Millisecond)
+		messages, high, err := p.c.k.fetch(ctx, p.tp, p.next, p.c.cfg.FetchBytes, fetchWait)
 		switch {
 		case errors.Is(err, kafka.OffsetOutOfRange):
 			if err := p.outOfRange(ctx); err != nil {
@@ -95,7 +98,15 @@ func (p *partition) run(ctx, gctx context.Context) (err error) {
 				}
 			}
 		}
-		if p.due() {
+		due := p.due()
+		if ticker, ok := p.sink.(Ticker); ok && err == nil {
+			wants, err := ticker.Tick(grace, !p.behind)
+			if err != nil {
+				return fmt.Errorf("%s at offset %d: %w", p.tp, p.next, err)
+			}
+			due = due || wants
+		}
+		if due {
 			if err := p.commit(grace); err != nil {
 				return err
 			}

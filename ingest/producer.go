@@ -39,6 +39,8 @@ type Message struct {
 	PrevKnown        bool
 	Count            int
 	Value            []byte
+	Pinned           bool // to Partition, instead of the one that the source's hash says
+	Partition        int
 	Acked            func() // may be nil; called once, in order per source, from the producer's goroutine
 	// Free may be nil. It is called with Value after Acked where nothing can read it any more. It is not called after a
 	// try that failed: that one may still be on its way out.
@@ -140,6 +142,9 @@ func (p *Producer) Send(ctx context.Context, m Message) error {
 		return err
 	}
 	tp := TopicPartition{m.Topic, int(murmur2(m.Source)&0x7fffffff) % n}
+	if m.Pinned {
+		tp.Partition = m.Partition % n
+	}
 	p.mu.Lock()
 	if p.ctx.Err() != nil {
 		p.mu.Unlock()
@@ -238,6 +243,11 @@ func (p *Producer) partitions(ctx context.Context, topic string) (int, error) {
 			return 0, fmt.Errorf("topic %s: %w", topic, err)
 		}
 	}
+}
+
+// Partitions is how many a topic has; it waits for one that is not there yet.
+func (p *Producer) Partitions(ctx context.Context, topic string) (int, error) {
+	return p.partitions(ctx, topic)
 }
 
 // drain is a lane's goroutine.

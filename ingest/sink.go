@@ -36,6 +36,12 @@ type PartitionSink interface {
 // Pacer is a PartitionSink that may want a commit before the consumer's interval and bytes ask for one. It is asked at least four times a second.
 type Pacer interface{ CommitDue() bool }
 
+// Ticker is a PartitionSink that has something to do also when nothing comes. Tick is called after every fetch, at least every 250 ms;
+// caughtUp says that Kafka had no more. Where it returns true a commit follows, whether or not anything was written.
+type Ticker interface {
+	Tick(ctx context.Context, caughtUp bool) (commit bool, err error)
+}
+
 type poison struct{ error }
 
 func (p poison) Unwrap() error { return p.error }

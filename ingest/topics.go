@@ -28,7 +28,7 @@ type TopicChange struct {
 	Note   string
 }
 
-// DefaultTopics lists weir's topics, the compacted state topics of the groups that keep no commit of their own, and those of tables.
+// DefaultTopics lists weir's topics, the compacted state topics of the groups that keep no commit of their own, those of tables, and the processor's changelogs.
 func DefaultTopics(partitions, replication int) []TopicSpec {
 	// With acks=all, this many replicas have a batch before the agent moves on; one may be away.
 	durable := strconv.Itoa(max(1, replication-1))
@@ -38,6 +38,10 @@ func DefaultTopics(partitions, replication int) []TopicSpec {
 	}
 	for _, group := range []string{"indexer", "processor", "control", "notify", "notify.alerts"} {
 		specs = append(specs, TopicSpec{StateTopic(group), partitions, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable}})
+	}
+	specs = append(specs, TopicSpec{schema.TopicPartials, partitions, replication, map[string]string{"retention.ms": "86400000", "min.insync.replicas": durable}})
+	for _, input := range []string{schema.TopicLogs, schema.TopicEvents, schema.TopicPartials} {
+		specs = append(specs, TopicSpec{schema.ChangelogPrefix + input, partitions, replication, map[string]string{"cleanup.policy": "compact", "segment.bytes": "67108864", "min.insync.replicas": durable}})
 	}
 	// One writer's journal: its entries must have one order, and each holds all of the decider's state.
 	return append(specs, TopicSpec{schema.TopicControl, 1, replication, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": durable, "max.message.bytes": "16777216"}})

@@ -7,6 +7,10 @@ const (
 	TopicSignals    = "weir.signals"
 	TopicActions    = "weir.actions"
 	TopicDeadLetter = "weir.deadletter"
+	// TopicPartials carries what the processor's first stage counted to its second.
+	TopicPartials = "weir.partials"
+	// ChangelogPrefix and the name of an input topic make the compacted topic that keeps the processor's state.
+	ChangelogPrefix = "weir.changelog."
 	// StateTopicPrefix and a consumer group's name make the compacted topic that keeps the group's interval state.
 	StateTopicPrefix = "weir.state."
 	// TopicControl keeps the decider's state: compacted, one partition, one writer.
@@ -92,7 +96,8 @@ const (
 	EventSourceClosed = "weir.source.closed"
 	EventGapOpened    = "weir.gap.opened"
 	EventSignal       = "weir.signal"
-	EventWindow       = "weir.window"
+	EventWindow       = "weir.window" // of versions in which signals had no kinds
+	EventPartial      = "weir.partial.counts"
 	EventDeadLetter   = "weir.deadletter"
 	EventReplayed     = "weir.deadletter.replayed"
 	EventDecision     = "weir.action.decision" // of the decider; one with an order is for an executor

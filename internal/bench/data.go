@@ -1,6 +1,6 @@
 // The command bench measures weir's agent against a real Kafka: cost of a gigabyte of logs, of idling, and latency.
-// Also the indexer between a real Kafka and a real Elasticsearch, and the archiver between Kafka and HDFS. `make bench-agent`, `make bench-indexer` and
-// `make bench-archiver` run it on the development stack.
+// Also the indexer between a real Kafka and a real Elasticsearch, the archiver between Kafka and HDFS, and the processor. `make bench-agent`,
+// `make bench-indexer`, `make bench-archiver` and `make bench-processor` run it on the development stack.
 package main
 
 import (

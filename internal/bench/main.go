@@ -51,7 +51,7 @@ func main() {
 	flag.StringVar(&b.elastic, "elasticsearch", os.Getenv("WEIR_ELASTICSEARCH_URL"), "a real Elasticsearch, for the indexer")
 	flag.IntVar(&b.elasticPid, "elasticsearch-pid", 0, "its process, for its CPU time")
 	flag.IntVar(&b.records, "records", 2_000_000, "records for the indexer, and for the archiver")
-	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer, archiver or search, which are not among the others")
+	only := flag.String("only", "", "one part: throughput, idle or latency; or indexer, archiver, processor or search, which are not among the others")
 	flag.StringVar(&b.archiveRoot, "archive-root", os.Getenv("WEIR_ARCHIVE_ROOT"), "a folder in a real HDFS, for the archiver")
 	flag.StringVar(&b.spark, "spark-submit", os.Getenv("WEIR_SPARK_SUBMIT"), "a real Spark, for the archiver")
 	flag.StringVar(&b.archiveDir, "archive", "", "the root of an archive to search, which is filled where it is not there; a folder of its own without it")
@@ -80,6 +80,9 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 		return err
 	}
 	defer b.k.Close()
+	if only == "processor" {
+		return b.processor(ctx)
+	}
 	if only == "indexer" {
 		return b.indexer(ctx)
 	}

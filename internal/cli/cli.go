@@ -46,6 +46,7 @@ type commands struct {
 	Letters   letterCmds   `cmd:"" name:"deadletter" help:"Show what Elasticsearch refused, and give it to it again."`
 	Kibana    kibanaCmds   `cmd:"" help:"Bring data views, searches and dashboards into Kibana."`
 	Capacity  capacityCmd  `cmd:"" help:"Compute what an installation of a size needs."`
+	Rules     rulesCmds    `cmd:"" help:"Check and test the rules of the processor."`
 	Conf      confCmd      `cmd:"" name:"config" help:"Check or show the configuration."`
 	Version   versionCmd   `cmd:"" help:"Print the version."`
 }

@@ -96,11 +96,22 @@ var componentsByName = map[string]component{
 		return func(ctx context.Context) error { return errors.Join(run(ctx), sink.Close()) }, nil
 	},
 	"processor": func(r *runtime) (func(context.Context) error, error) {
-		sink, err := processor.New(r.cfg.Processor, r.producer, r.log, r.reg)
+		sink, err := processor.New(r.cfg.Processor, r.kafka, r.producer, r.log, r.reg)
 		if err != nil {
 			return nil, err
 		}
-		return r.consumer(r.cfg.Consumer.For("processor", schema.TopicLogs), sink)
+		c := r.cfg.Consumer.For("processor", processor.Topics()...)
+		c.CommitInterval = r.cfg.Processor.Interval
+		run, err := r.consumer(c, sink)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error {
+			both, bctx := errgroup.WithContext(ctx)
+			both.Go(func() error { return run(bctx) })
+			both.Go(func() error { return sink.Run(bctx) })
+			return both.Wait()
+		}, nil
 	},
 	"control": func(r *runtime) (func(context.Context) error, error) {
 		policies, err := config.LoadPolicies(r.cfg.Control.Policies)

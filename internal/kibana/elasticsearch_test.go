@@ -122,7 +122,7 @@ func records() []*schema.Batch {
 	pay, web, web2 := of("c1", "pay-1", "pay", "pay:1", "n1"), of("c2", "web-1", "web", "web:2", "n2"), of("c3", "web-2", "web", "web:2", "n2")
 	n1 := []schema.Attr{str(schema.AttrHostName, "n1")}
 	window := func(name, id, container, app string, lines int64) schema.Record {
-		return event(name, schema.EventWindow, "", str(schema.AttrContainerID, id), str(schema.AttrContainerName, container), str(schema.AttrApp, app), num("weir.window.lines", lines))
+		return event(name, schema.EventSignal, "", str(schema.AttrSignalRule, "window_app_1m"), str(schema.AttrContainerID, id), str(schema.AttrContainerName, container), str(schema.AttrApp, app), num("weir.window.lines", lines), num("weir.window.lines_added", lines))
 	}
 	letter := func(name, action, level, index, source string, size int64) schema.Record {
 		r := event(name, action, level, str("error.message", "mapping refused a field"), str("weir.deadletter.topic", schema.TopicLogs), num("weir.deadletter.offset", 1))

@@ -83,6 +83,8 @@ fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzSeenBinary -fuzztime 1m ./ingest
 	$(GO) test -fuzz FuzzParseLine -fuzztime 1m ./agent
 	$(GO) test -fuzz FuzzParseCRI -fuzztime 1m ./agent
+	$(GO) test -fuzz FuzzDecoder -fuzztime 1m ./agent
+	$(GO) test -fuzz FuzzTimestamp -fuzztime 1m ./agent
 	$(GO) test -fuzz FuzzEvents -fuzztime 1m ./agent/kube
 	$(GO) test -fuzz FuzzLine -fuzztime 1m -fuzzminimizetime 5x ./agent/parse
 	$(GO) test -fuzz FuzzContinues -fuzztime 1m ./agent/multiline
@@ -90,6 +92,10 @@ fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzAppendJSON -fuzztime 1m ./indexer
 	$(GO) test -fuzz FuzzAppendObject -fuzztime 1m -fuzzminimizetime 200x ./indexer
 	$(GO) test -fuzz FuzzDocument -fuzztime 1m -fuzzminimizetime 200x ./indexer
+	$(GO) test -fuzz FuzzParseKQL -fuzztime 1m ./archiver/read
+	$(GO) test -fuzz FuzzWrite -fuzztime 1m ./processor/patterns
+	$(GO) test -fuzz FuzzRestore -fuzztime 1m ./processor/patterns
+	$(GO) test -fuzz FuzzTracker -fuzztime 1m ./processor/lives
 
 stack-up: ## start the real Kafka, Elasticsearch, HDFS, Spark and Docker engine on loopback
 	$(STACK) up

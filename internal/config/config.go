@@ -171,6 +171,9 @@ func Load(path string, env func(string) string) (Config, error) {
 	if v := env("WEIR_CONTROL_SIGN_KEY_FILE"); v != "" {
 		c.Control.SignKeyFile = v
 	}
+	if v := env("WEIR_CONTROL_COMMAND_KEYS"); v != "" {
+		c.Control.CommandKeys = strings.Split(v, ",")
+	}
 	if v := env("WEIR_HTTP_LISTEN"); v != "" {
 		c.HTTP.Listen = v
 	}

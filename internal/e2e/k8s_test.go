@@ -28,6 +28,7 @@ const (
 // TestKubernetes runs weir as its manifests have it, on a Kubernetes of one node and the stack's servers, and counts what pods write while the agent is
 // updated and evicted.
 func TestKubernetes(t *testing.T) {
+	t.Setenv("WEIR_SPARK_SUBMIT", "none") // not used here
 	s := need(t)
 	brokers := strings.Split(s.kafka, ",")
 	repository, err := filepath.Abs("../..")
@@ -51,6 +52,17 @@ func TestKubernetes(t *testing.T) {
 	}
 	forget()
 	t.Cleanup(func() {
+		if t.Failed() {
+			for _, namespace := range namespaces[2:] {
+				out, _ := c.command("-n", namespace, "get", "pods").CombinedOutput()
+				t.Logf("%s:\n%s", namespace, out)
+				logs, _ := filepath.Glob("/var/log/pods/" + namespace + "_*/*/*.log")
+				for _, name := range logs {
+					b, _ := os.ReadFile(name)
+					t.Logf("the end of %s:\n%s", name, b[max(0, len(b)-1500):])
+				}
+			}
+		}
 		if err := c.try(append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=90s"}, namespaces...)...); err != nil {
 			t.Error(err)
 		}
@@ -63,9 +75,11 @@ func TestKubernetes(t *testing.T) {
 	run(t, repository, []string{"WEIR_KAFKA_BROKERS=" + s.kafka}, c.path("bin/weir"), "topics", "apply")
 
 	overlay := c.manifests(repository, s)
-	run(t, repository, nil, c.path("bin/weir"), "control", "keygen", c.path("decider.pem"))
+	for _, key := range []string{"decider.pem", "operator.pem"} {
+		run(t, repository, nil, c.path("bin/weir"), "control", "keygen", c.path(key))
+	}
 	c.kubectl("create", "namespace", "weir")
-	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-decider", "--from-file=decider.pem="+c.path("decider.pem"))
+	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-decider", "--from-file=decider.pem="+c.path("decider.pem"), "--from-file=operator.pub="+c.path("operator.pub"))
 	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-trusted", "--from-file=decider.pub="+c.path("decider.pub"))
 	c.kubectl("apply", "--server-side", "-k", overlay)
 	c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/agent", "--timeout=120s")
@@ -162,7 +176,7 @@ func (c *cluster) manifests(repository string, s servers) string {
 	for name, text := range map[string]string{
 		"base/node/agent.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nagent:\n  docker_host: none\n  pods_dir: /var/log/pods\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
 			s.kafka, c.api, account, account),
-		"base/platform/weir.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nindexer: {addresses: [%q], namespace: k8s, apply: true}\narchiver: {root: %q}\nlog: {format: json}\n", s.kafka, s.elasticsearch, "hdfs://"+s.namenode+"/weir-k8s"),
+		"base/platform/weir.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nindexer: {addresses: [%q], namespace: k8s, apply: true}\narchiver: {root: %q, hdfs_user: %q}\nlog: {format: json}\n", s.kafka, s.elasticsearch, "hdfs://"+s.namenode+"/weir-k8s", os.Getenv("HADOOP_USER_NAME")),
 		"components/healing/executor.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nexecutor:\n  name: cluster\n  docker_host: none\n  trusted_keys: [/etc/weir-trusted/decider.pub]\n  actions: [delete_pod]\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
 			s.kafka, c.api, account, account),
 	} {

@@ -135,7 +135,7 @@ def own(column, attribute):
 
 def _json(spark, root, folders, schema):
     if not folders:
-        return spark.createDataFrame([], T.StructType.fromDDL(schema + ", name string"))
+        return spark.createDataFrame([], schema + ", name string")
     # One file is one JSON object over many lines.
     texts = spark.read.text([f"{root}/{f}" for f in folders], wholetext=True, pathGlobFilter="*.json").withColumn("name", F.input_file_name())
     return texts.select(F.from_json("value", schema, {"mode": "FAILFAST"}).alias("m"), "name").select("m.*", "name")

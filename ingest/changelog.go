@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"weir/internal/unpack"
+
 	"github.com/segmentio/kafka-go"
 )
 
@@ -142,9 +144,9 @@ func (r *changelogReader) entry(m *fetched) error {
 		r.c.epoch = epoch
 		r.abandon() // what the former owner did not finish
 	}
-	flags, rest := m.value[1], reader{b: m.value[2:]}
-	number, index := int64(rest.uvarint()), rest.uvarint()
-	if rest.bad {
+	flags, rest := m.value[1], unpack.Reader{B: m.value[2:]}
+	number, index := int64(rest.Uvarint()), rest.Uvarint()
+	if rest.Bad {
 		return fmt.Errorf("key %q: cut short", m.key)
 	}
 	if flags&entryClaim != 0 {
@@ -161,7 +163,7 @@ func (r *changelogReader) entry(m *fetched) error {
 		r.broken = fmt.Errorf("of commit %d entries are missing", number)
 		return nil
 	}
-	r.chunks = append(r.chunks, rest.b)
+	r.chunks = append(r.chunks, rest.B)
 	if flags&entryLast == 0 {
 		return nil
 	}

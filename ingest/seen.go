@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 
+	"weir/internal/unpack"
 	"weir/schema"
 )
 
@@ -174,18 +175,18 @@ var errState = errors.New("damaged interval state")
 
 // UnmarshalBinary reads what AppendBinary writes and refuses anything else.
 func (s *Seen) UnmarshalBinary(b []byte) error {
-	r := reader{b: b}
-	if v := r.byte(); v != 1 {
+	r := unpack.Reader{B: b}
+	if v := r.Byte(); v != 1 {
 		return fmt.Errorf("%w: version %d", errState, v)
 	}
-	s.floor = r.varint()
+	s.floor = r.Varint()
 	s.files = nil
-	for range r.count(3) {
-		f := file{inc: schema.Incarnation{Start: r.varint(), Print: uint32(r.uvarint())}}
+	for range r.Count(3) {
+		f := file{inc: schema.Incarnation{Start: r.Varint(), Print: uint32(r.Uvarint())}}
 		last := int64(0)
-		for range r.count(2) {
-			lo := last + int64(r.uvarint())
-			hi := lo + int64(r.uvarint())
+		for range r.Count(2) {
+			lo := last + int64(r.Uvarint())
+			hi := lo + int64(r.Uvarint())
 			if lo < last || hi <= lo {
 				return errState
 			}
@@ -196,61 +197,8 @@ func (s *Seen) UnmarshalBinary(b []byte) error {
 		}
 		s.files = append(s.files, f)
 	}
-	if r.bad || len(r.b) != 0 {
+	if !r.Whole() {
 		return errState
 	}
 	return nil
-}
-
-// reader takes varints off a buffer; after the first fault it gives zeros and bad is set.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.bad = true
-		return 0
-	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-// count reads a number of items that take at least size bytes each, so that a forged one cannot make us allocate.
-func (r *reader) count(size int) int {
-	v := r.uvarint()
-	if v > uint64(len(r.b)/size) {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	return int(v)
-}
-
-func (r *reader) string() string {
-	n := r.count(1)
-	s := string(r.b[:n])
-	r.b = r.b[n:]
-	return s
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"weir/internal/unpack"
 )
 
 // snapshot packs the interval state of every source of a partition, for a sink that keeps it with its own commit.
@@ -25,15 +27,15 @@ func restore(b []byte) (map[string]*Seen, error) {
 	if len(b) == 0 {
 		return sources, nil
 	}
-	r := reader{b: b}
-	for range r.count(3) {
-		name, s := r.string(), new(Seen)
-		if err := s.UnmarshalBinary([]byte(r.string())); err != nil {
+	r := unpack.Reader{B: b}
+	for range r.Count(3) {
+		name, s := r.String(), new(Seen)
+		if err := s.UnmarshalBinary([]byte(r.String())); err != nil {
 			return nil, fmt.Errorf("source %q: %w", name, err)
 		}
 		sources[name] = s
 	}
-	if r.bad || len(r.b) != 0 {
+	if !r.Whole() {
 		return nil, errState
 	}
 	return sources, nil

@@ -3,6 +3,7 @@ package processor
 import (
 	"encoding/binary"
 
+	"weir/internal/unpack"
 	"weir/processor/window"
 	"weir/schema"
 )
@@ -165,9 +166,9 @@ func (c *containers) restore(b []byte) error {
 	if b[0] != entryUnit {
 		return errDamaged
 	}
-	r := scanner{b: b[1:]}
-	id, u := r.text(), unit{started: r.varint(), died: r.varint() != 0}
-	if err := r.end(); err != nil {
+	r := unpack.Reader{B: b[1:]}
+	id, u := r.String(), unit{started: r.Varint(), died: r.Varint() != 0}
+	if err := ended(&r); err != nil {
 		return err
 	}
 	c.set(id, u)

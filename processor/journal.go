@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weir/ingest"
+	"weir/internal/unpack"
 	"weir/processor/signal"
 	"weir/schema"
 )
@@ -145,11 +146,11 @@ func (j *journal) appendPlace(b []byte) []byte {
 }
 
 func (j *journal) restorePlace(b []byte) error {
-	r := scanner{b: b}
-	j.next = r.varint()
-	for range r.uvarint() {
-		name, start, next := r.text(), r.varint(), r.varint()
-		if r.bad {
+	r := unpack.Reader{B: b}
+	j.next = r.Varint()
+	for range r.Uvarint() {
+		name, start, next := r.String(), r.Varint(), r.Varint()
+		if r.Bad {
 			break
 		}
 		o := j.outlets[name]
@@ -159,7 +160,7 @@ func (j *journal) restorePlace(b []byte) error {
 		}
 		o.inc, o.next = schema.Incarnation{Start: start}, next
 	}
-	return r.end()
+	return ended(&r)
 }
 
 // outlet finds or begins a sequence. A pinned one goes to the partition given.
@@ -264,63 +265,23 @@ func appendMessage(b []byte, m *ingest.Message) []byte {
 }
 
 func readMessage(b []byte) (ingest.Message, error) {
-	r := scanner{b: b}
-	m := ingest.Message{Topic: r.text(), Source: r.text(), PrevKnown: true}
-	inc := schema.Incarnation{Start: r.varint()}
-	m.Begin = schema.Position{Incarnation: inc, Offset: r.varint()}
-	m.End = schema.Position{Incarnation: inc, Offset: r.varint()}
-	m.Prev, m.Count = m.Begin, int(r.uvarint())
-	if partition := r.varint(); partition >= 0 {
+	r := unpack.Reader{B: b}
+	m := ingest.Message{Topic: r.String(), Source: r.String(), PrevKnown: true}
+	inc := schema.Incarnation{Start: r.Varint()}
+	m.Begin = schema.Position{Incarnation: inc, Offset: r.Varint()}
+	m.End = schema.Position{Incarnation: inc, Offset: r.Varint()}
+	m.Prev, m.Count = m.Begin, int(r.Uvarint())
+	if partition := r.Varint(); partition >= 0 {
 		m.Pinned, m.Partition = true, int(partition)
 	}
-	m.Value = []byte(r.text())
-	return m, r.end()
+	m.Value = []byte(r.String())
+	return m, ended(&r)
 }
 
-// scanner takes values off a buffer; after the first fault it gives zeros and bad is set.
-type scanner struct {
-	b   []byte
-	bad bool
-}
-
-// end says whether all was read, without a fault.
-func (r *scanner) end() error {
-	if r.bad || len(r.b) > 0 {
+// ended wants all to have been read, without a fault.
+func ended(r *unpack.Reader) error {
+	if !r.Whole() {
 		return errDamaged
 	}
 	return nil
-}
-
-func (r *scanner) take(n int) {
-	if n <= 0 {
-		r.b, r.bad = nil, true
-		return
-	}
-	r.b = r.b[n:]
-}
-
-func (r *scanner) varint() int64 {
-	v, n := binary.Varint(r.b)
-	r.take(n)
-	return v
-}
-
-func (r *scanner) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	r.take(n)
-	if r.bad {
-		return 0
-	}
-	return v
-}
-
-func (r *scanner) text() string {
-	n := r.uvarint()
-	if n > uint64(len(r.b)) {
-		r.b, r.bad = nil, true
-		return ""
-	}
-	s := string(r.b[:n])
-	r.b = r.b[n:]
-	return s
 }

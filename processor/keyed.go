@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"weir/internal/unpack"
 	"weir/processor/lives"
 	"weir/processor/patterns"
 )
@@ -57,12 +58,12 @@ func (k *keyed) reset() { k.restored = nil }
 
 // read takes an entry; of a life the newest state alone counts, of a pattern's app all since the whole one.
 func (k *keyed) read(b []byte) error {
-	r := scanner{b: b[1:]}
-	key := r.text()
-	if r.bad {
+	r := unpack.Reader{B: b[1:]}
+	key := r.String()
+	if r.Bad {
 		return errDamaged
 	}
-	state := append([]byte(nil), r.b...)
+	state := append([]byte(nil), r.B...)
 	if k.restored == nil {
 		k.restored = map[string][][]byte{}
 	}

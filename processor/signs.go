@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"weir/internal/unpack"
 	"weir/processor/window"
 	"weir/schema"
 )
@@ -147,16 +148,16 @@ func (s *signs) take(now time.Time, f func(forward)) {
 
 // forwarded reads batches that stand one behind the other.
 func forwarded(b []byte, f func(*schema.Batch) error) error {
-	r := scanner{b: b}
+	r := unpack.Reader{B: b}
 	var d schema.Decoder
-	for len(r.b) > 0 {
-		info := schema.Info{Source: r.text()}
-		inc := schema.Incarnation{Start: r.varint(), Print: uint32(r.varint())}
-		info.Begin = schema.Position{Incarnation: inc, Offset: r.varint()}
-		info.End = schema.Position{Incarnation: inc, Offset: r.varint()}
-		info.Count = int(r.varint())
-		value := r.text()
-		if r.bad {
+	for len(r.B) > 0 {
+		info := schema.Info{Source: r.String()}
+		inc := schema.Incarnation{Start: r.Varint(), Print: uint32(r.Varint())}
+		info.Begin = schema.Position{Incarnation: inc, Offset: r.Varint()}
+		info.End = schema.Position{Incarnation: inc, Offset: r.Varint()}
+		info.Count = int(r.Varint())
+		value := r.String()
+		if r.Bad {
 			return errDamaged
 		}
 		var batch schema.Batch

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/ingest"
+	"weir/internal/unpack"
 	"weir/processor/lives"
 	"weir/processor/rules"
 	"weir/processor/signal"
@@ -102,9 +103,9 @@ func (t *totalsState) reset() {
 func (t *totalsState) restore(b []byte) error {
 	switch b[0] {
 	case entryTask:
-		r := scanner{b: b[1:]}
-		task, at := r.text(), r.varint()
-		if err := r.end(); err != nil {
+		r := unpack.Reader{B: b[1:]}
+		task, at := r.String(), r.Varint()
+		if err := ended(&r); err != nil {
 			return err
 		}
 		t.tasks.Observe(task, at, t.p.now())

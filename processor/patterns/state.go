@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"weir/internal/unpack"
 )
 
 const stateVersion = 1
@@ -130,13 +132,13 @@ var errState = errors.New("the state is cut off or damaged, or a delta of anothe
 // Restore takes what AppendState and AppendDelta gave: of an app a whole state, and then all deltas since, in their order. After
 // an error the miner is of no use.
 func (m *Miner) Restore(name string, state []byte) error {
-	r := reader{b: state}
-	if v := r.byte(); v != stateVersion || r.bad {
+	r := unpack.Reader{B: state}
+	if v := r.Byte(); v != stateVersion || r.Bad {
 		return fmt.Errorf("patterns: app %q: state of version %d is not known here (this build reads %d)", name, v, stateVersion)
 	}
 	old := m.apps[name]
 	a := old
-	if delta := r.byte() != 0; !delta {
+	if delta := r.Byte() != 0; !delta {
 		a = &app{name: strings.Clone(name), tree: map[uint64]*node{}}
 	} else if a == nil {
 		return fmt.Errorf("patterns: app %q: %w", name, errState)
@@ -146,7 +148,7 @@ func (m *Miner) Restore(name string, state []byte) error {
 	}
 	m.apps[a.name] = a
 	a.read(&r, m.cfg.MaxTemplates)
-	if r.bad || len(r.b) > 0 {
+	if !r.Whole() {
 		return fmt.Errorf("patterns: app %q: %w", name, errState)
 	}
 	a.idle, a.saved = a.isIdle(), true
@@ -156,22 +158,22 @@ func (m *Miner) Restore(name string, state []byte) error {
 }
 
 // read takes a state or a delta over.
-func (a *app) read(r *reader, maxForgotten int) {
-	a.first, a.last, a.lines, a.used, a.window, a.told, a.untold = r.int(), r.int(), r.uvarint(), r.uvarint(), r.int(), int(r.int()), int(r.int())
+func (a *app) read(r *unpack.Reader, maxForgotten int) {
+	a.first, a.last, a.lines, a.used, a.window, a.told, a.untold = int64(r.Uvarint()), int64(r.Uvarint()), r.Uvarint(), r.Uvarint(), int64(r.Uvarint()), int(r.Uvarint()), int(r.Uvarint())
 	a.images = nil
-	for n := r.count(); n > 0 && !r.bad; n-- {
-		a.images = append(a.images, image{string(r.bytes()), r.int()})
+	for n := r.Count(1); n > 0 && !r.Bad; n-- {
+		a.images = append(a.images, image{string(r.Bytes()), int64(r.Uvarint())})
 	}
-	for n := r.count(); n > 0 && !r.bad; n-- {
-		a.forgotten = append(a.forgotten, r.fixed())
+	for n := r.Count(1); n > 0 && !r.Bad; n-- {
+		a.forgotten = append(a.forgotten, r.Fixed())
 	}
 	a.forgotten = a.forgotten[max(0, len(a.forgotten)-maxForgotten):]
 	have := make(map[uint64]*template, len(a.templates))
 	for _, t := range a.templates {
 		have[t.id] = t
 	}
-	for n := r.count(); n > 0 && !r.bad; n-- {
-		id := r.fixed()
+	for n := r.Count(1); n > 0 && !r.Bad; n-- {
+		id := r.Fixed()
 		if t := have[id]; t != nil {
 			a.remove(a.place(t), t)
 			delete(have, id)
@@ -179,11 +181,11 @@ func (a *app) read(r *reader, maxForgotten int) {
 	}
 	a.removed = nil
 	var l line
-	for n := r.count(); n > 0 && !r.bad; n-- {
-		t := r.template(&l)
+	for n := r.Count(1); n > 0 && !r.Bad; n-- {
+		t := readTemplate(r, &l)
 		old := have[t.id]
 		switch {
-		case r.bad:
+		case r.Bad:
 		case old == nil:
 			leaf := a.place(t)
 			leaf.templates = append(leaf.templates, t)
@@ -191,7 +193,7 @@ func (a *app) read(r *reader, maxForgotten int) {
 			a.bytes += t.size()
 			have[t.id] = t
 		case old.path != t.path:
-			r.bad = true
+			r.Bad = true
 		default:
 			a.bytes += t.size() - old.size()
 			*old = *t
@@ -199,25 +201,25 @@ func (a *app) read(r *reader, maxForgotten int) {
 	}
 }
 
-func (r *reader) template(l *line) *template {
-	t := &template{id: r.fixed(), path: [3]uint64{r.fixed(), r.fixed(), r.fixed()}, text: slices.Clone(r.bytes())}
-	t.content, t.severity, t.lines, t.used, t.windows = int(r.int()), int32(r.int()), r.uvarint(), r.uvarint(), uint8(min(r.uvarint(), history))
+func readTemplate(r *unpack.Reader, l *line) *template {
+	t := &template{id: r.Fixed(), path: [3]uint64{r.Fixed(), r.Fixed(), r.Fixed()}, text: slices.Clone(r.Bytes())}
+	t.content, t.severity, t.lines, t.used, t.windows = int(r.Uvarint()), int32(r.Uvarint()), r.Uvarint(), r.Uvarint(), uint8(min(r.Uvarint(), history))
 	for i := range t.open {
-		t.open[i] = uint32(r.uvarint())
+		t.open[i] = uint32(r.Uvarint())
 	}
-	closed := r.count()
-	r.bad = r.bad || closed > history
+	closed := r.Count(1)
+	r.Bad = r.Bad || closed > history
 	for i := range min(closed, history) {
-		t.history[i] = uint32(r.uvarint())
+		t.history[i] = uint32(r.Uvarint())
 	}
-	t.example = slices.Clone(r.bytes())
-	t.firing, t.fired, t.baseline = r.byte() != 0, r.int(), uint32(r.uvarint())
+	t.example = slices.Clone(r.Bytes())
+	t.firing, t.fired, t.baseline = r.Byte() != 0, int64(r.Uvarint()), uint32(r.Uvarint())
 	l.text = t.text
 	l.split(len(t.text) + 1)
 	for _, w := range l.words {
 		t.words = append(t.words, w.hash)
 	}
-	r.bad = r.bad || t.content < 0 || t.content > len(l.words)
+	r.Bad = r.Bad || t.content < 0 || t.content > len(l.words)
 	return t
 }
 
@@ -240,59 +242,4 @@ func (a *app) place(t *template) *node {
 		n = next
 	}
 	return n
-}
-
-// reader takes a state apart. Past its end it is bad and gives zeros.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.bad = true
-		return 0
-	}
-	c := r.b[0]
-	r.b = r.b[1:]
-	return c
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) int() int64 { return int64(r.uvarint()) }
-
-// count is a number of things that take at least a byte each.
-func (r *reader) count() int {
-	n := r.uvarint()
-	if n > uint64(len(r.b)) {
-		r.bad = true
-		return 0
-	}
-	return int(n)
-}
-
-func (r *reader) bytes() []byte {
-	n := r.count()
-	s := r.b[:n]
-	r.b = r.b[n:]
-	return s
-}
-
-func (r *reader) fixed() uint64 {
-	if len(r.b) < 8 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	v := binary.LittleEndian.Uint64(r.b)
-	r.b = r.b[8:]
-	return v
 }

@@ -5,79 +5,11 @@ import (
 	"errors"
 	"math"
 
+	"weir/internal/unpack"
 	"weir/schema"
 )
 
 var errDamaged = errors.New("damaged state")
-
-// reader takes values off a buffer; after the first fault it gives zeros and bad is set.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) fail() {
-	r.bad, r.b = true, nil
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-// count reads a number of items of at least size bytes each, so that a forged one cannot make us allocate.
-func (r *reader) count(size int) int {
-	v := r.uvarint()
-	if v > uint64(len(r.b)/size) {
-		r.fail()
-		return 0
-	}
-	return int(v)
-}
-
-func (r *reader) bytes() []byte {
-	n := r.count(1)
-	b := r.b[:n:n]
-	r.b = r.b[n:]
-	return b
-}
-
-func (r *reader) string() string { return string(r.bytes()) }
-
-func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.fail()
-		return 0
-	}
-	v := r.b[0]
-	r.b = r.b[1:]
-	return v
-}
-
-func (r *reader) fixed() uint64 {
-	if len(r.b) < 8 {
-		r.fail()
-		return 0
-	}
-	v := binary.LittleEndian.Uint64(r.b)
-	r.b = r.b[8:]
-	return v
-}
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
@@ -98,19 +30,19 @@ func appendAttrs(b []byte, attrs []schema.Attr) []byte {
 	return b
 }
 
-func (r *reader) attrs() []schema.Attr {
-	n := r.count(3)
+func attrs(r *unpack.Reader) []schema.Attr {
+	n := r.Count(3)
 	if n == 0 {
 		return nil
 	}
 	attrs := make([]schema.Attr, 0, n)
 	for range n {
-		a := schema.Attr{Key: r.string(), Kind: schema.Kind(r.byte())}
+		a := schema.Attr{Key: r.String(), Kind: schema.Kind(r.Byte())}
 		switch a.Kind {
 		case schema.KindInt, schema.KindBool, schema.KindDouble:
-			a.Num = int64(r.fixed())
+			a.Num = int64(r.Fixed())
 		default:
-			a.Str = r.string()
+			a.Str = r.String()
 		}
 		attrs = append(attrs, a)
 	}
@@ -137,10 +69,10 @@ func values(key string) []string {
 	if key == otherKey {
 		return nil
 	}
-	r := reader{b: []byte(key)}
+	r := unpack.Reader{B: []byte(key)}
 	var all []string
-	for len(r.b) > 0 {
-		all = append(all, r.string())
+	for len(r.B) > 0 {
+		all = append(all, r.String())
 	}
 	return all
 }
@@ -213,27 +145,27 @@ func (p *Pane) appendCounts(b []byte) []byte {
 	return b
 }
 
-func (r *reader) counts(p *Pane) {
-	n := r.count(1)
+func counts(r *unpack.Reader, p *Pane) {
+	n := r.Count(1)
 	if n > Counts {
-		r.fail()
+		r.Fail()
 		return
 	}
 	p.Counts = make([]int64, n)
 	for i := range p.Counts {
-		p.Counts[i] = r.varint()
+		p.Counts[i] = r.Varint()
 	}
-	size := r.uvarint()
+	size := r.Uvarint()
 	p.More = size&1 != 0
-	if size >>= 1; size > uint64(len(r.b)/8) {
-		r.fail()
+	if size >>= 1; size > uint64(len(r.B)/8) {
+		r.Fail()
 		return
 	}
 	if size > 0 {
 		p.Set = make([]uint64, size)
 	}
 	for i := range p.Set {
-		p.Set[i] = r.fixed()
+		p.Set[i] = r.Fixed()
 	}
 }
 
@@ -309,18 +241,18 @@ func (d *Delta) Append(b []byte) []byte {
 
 // Deltas reads deltas that stand one behind the other.
 func Deltas(b []byte, f func(*Delta)) error {
-	r := reader{b: b}
-	for len(r.b) > 0 {
-		d := Delta{Rule: r.fixed(), Key: r.string(), Subject: r.attrs()}
-		for range r.count(1) {
-			d.Records = append(d.Records, r.string())
+	r := unpack.Reader{B: b}
+	for len(r.B) > 0 {
+		d := Delta{Rule: r.Fixed(), Key: r.String(), Subject: attrs(&r)}
+		for range r.Count(1) {
+			d.Records = append(d.Records, r.String())
 		}
-		for range r.count(3) {
-			p := Pane{Start: r.varint()}
-			r.counts(&p)
+		for range r.Count(3) {
+			p := Pane{Start: r.Varint()}
+			counts(&r, &p)
 			d.Panes = append(d.Panes, p)
 		}
-		if r.bad {
+		if r.Bad {
 			return errDamaged
 		}
 		f(&d)

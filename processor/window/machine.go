@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"weir/internal/unpack"
 	"weir/processor/rules"
 	"weir/processor/signal"
 	"weir/schema"
@@ -235,8 +236,8 @@ func (m *Machine) addPane(g *group, p *Pane) {
 	at, known := slices.BinarySearchFunc(g.panes, p.Start, func(p pane, start int64) int { return cmp.Compare(p.start, start) })
 	whole := Pane{Start: p.Start}
 	if known {
-		r := reader{b: g.panes[at].data}
-		r.counts(&whole)
+		r := unpack.Reader{B: g.panes[at].data}
+		counts(&r, &whole)
 	} else {
 		g.panes = slices.Insert(g.panes, at, pane{start: p.Start})
 	}
@@ -407,8 +408,8 @@ func (m *Machine) sum(g *group, from, to int64) (p Pane, any bool) {
 	at, _ := slices.BinarySearchFunc(g.panes, from, func(p pane, start int64) int { return cmp.Compare(p.start, start) })
 	for ; at < len(g.panes) && g.panes[at].start < to; at++ {
 		var one Pane
-		r := reader{b: g.panes[at].data}
-		r.counts(&one)
+		r := unpack.Reader{B: g.panes[at].data}
+		counts(&r, &one)
 		if !any {
 			p, any = one, true
 			continue

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"weir/internal/unpack"
 	"weir/schema"
 )
 
@@ -111,16 +112,16 @@ func flag(is bool) byte {
 
 // Restore takes one entry of Changes or Snapshot, and does not keep it.
 func (m *Machine) Restore(b []byte) error {
-	r := reader{b: b}
-	switch kind := r.byte(); kind {
+	r := unpack.Reader{B: b}
+	switch kind := r.Byte(); kind {
 	case entryMachine:
-		m.mark, m.last = r.varint(), r.varint()
+		m.mark, m.last = r.Varint(), r.Varint()
 	case entryRule:
-		rs := m.rule(r.fixed())
-		rs.done, rs.since = r.varint(), r.varint()
+		rs := m.rule(r.Fixed())
+		rs.done, rs.since = r.Varint(), r.Varint()
 	case entryGone:
-		rs := m.rule(r.fixed())
-		if g := rs.groups[r.string()]; g != nil {
+		rs := m.rule(r.Fixed())
+		if g := rs.groups[r.String()]; g != nil {
 			delete(rs.groups, g.key)
 			m.groups--
 		}
@@ -129,7 +130,7 @@ func (m *Machine) Restore(b []byte) error {
 	default:
 		return fmt.Errorf("%w: entry %q", errDamaged, kind)
 	}
-	if r.bad || len(r.b) > 0 {
+	if !r.Whole() {
 		return errDamaged
 	}
 	return nil
@@ -144,33 +145,33 @@ func (m *Machine) Reset() {
 	*m = *fresh
 }
 
-func (m *Machine) restoreGroup(r *reader) {
-	rs := m.rule(r.fixed())
-	key := r.string()
+func (m *Machine) restoreGroup(r *unpack.Reader) {
+	rs := m.rule(r.Fixed())
+	key := r.String()
 	g := rs.groups[key]
 	if g == nil {
 		g = &group{rule: rs, key: key}
 		rs.groups[key] = g
 		m.groups++
 	}
-	g.subject = r.attrs()
+	g.subject = attrs(r)
 	g.records, g.panes, g.sent = nil, nil, nil
-	for range r.count(1) {
-		g.records = append(g.records, r.string())
+	for range r.Count(1) {
+		g.records = append(g.records, r.String())
 	}
-	if n := r.count(2); n > 0 {
+	if n := r.Count(2); n > 0 {
 		g.panes = make([]pane, n)
 		for i := range g.panes {
-			g.panes[i] = pane{start: r.varint(), data: append([]byte(nil), r.bytes()...)}
+			g.panes[i] = pane{start: r.Varint(), data: append([]byte(nil), r.Bytes()...)}
 		}
 	}
-	if n := r.count(4); n > 0 {
+	if n := r.Count(4); n > 0 {
 		g.sent = make([]sent, n)
 		for i := range g.sent {
-			g.sent[i] = sent{end: r.varint(), revision: r.varint(), count: r.varint(), firing: r.byte() != 0}
+			g.sent[i] = sent{end: r.Varint(), revision: r.Varint(), count: r.Varint(), firing: r.Byte() != 0}
 		}
 	}
-	g.pending, g.fired, g.firing, g.seen = r.varint(), r.varint(), r.byte() != 0, r.varint()
+	g.pending, g.fired, g.firing, g.seen = r.Varint(), r.Varint(), r.Byte() != 0, r.Varint()
 }
 
 // Subject copies the attributes that a signal shows of a batch's resource: those with names, and labels where wanted.

@@ -2,10 +2,8 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
@@ -24,6 +22,7 @@ import (
 	"weir/indexer"
 	"weir/ingest"
 	"weir/internal/status"
+	"weir/internal/strict"
 	"weir/processor"
 )
 
@@ -151,7 +150,7 @@ func Load(path string, env func(string) string) (Config, error) {
 		if err != nil {
 			return c, fmt.Errorf("configuration: %w", err)
 		}
-		if err := decode(path, b, &c); err != nil {
+		if err := strict.Decode(path, b, &c); err != nil {
 			return c, err
 		}
 		_ = yaml.Unmarshal(b, &file) // decode has accepted it
@@ -218,7 +217,7 @@ func LoadPolicies(path string) (control.Policies, error) {
 	if len(b) > maxPolicyFile {
 		return p, fmt.Errorf("control.policies: %s has more than %d bytes", path, maxPolicyFile)
 	}
-	if err := decode(path, b, &p); err != nil {
+	if err := strict.Decode(path, b, &p); err != nil {
 		return p, err
 	}
 	var file yaml.Node
@@ -261,38 +260,6 @@ func lineOf(n *yaml.Node, message string) (line int) {
 		}
 		n = next
 	}
-}
-
-var (
-	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type (\S+)`)
-	otherFault   = regexp.MustCompile(`line (\d+): (.*)`)
-)
-
-// decode is strict: an unknown key, a repeated one or a wrong type is an error with the file's name and line.
-func decode(path string, b []byte, into any) error {
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	err := d.Decode(into)
-	if err == nil || errors.Is(err, io.EOF) {
-		return nil
-	}
-	lines := []string{err.Error()}
-	var typed *yaml.TypeError
-	if errors.As(err, &typed) {
-		lines = typed.Errors
-	}
-	var errs []error
-	for _, l := range lines {
-		l = strings.TrimPrefix(l, "yaml: ")
-		if m := unknownField.FindStringSubmatch(l); m != nil {
-			errs = append(errs, fmt.Errorf("%s:%s: there is no key %q here", path, m[1], m[2]))
-		} else if m := otherFault.FindStringSubmatch(l); m != nil {
-			errs = append(errs, fmt.Errorf("%s:%s: %s", path, m[1], m[2]))
-		} else {
-			errs = append(errs, fmt.Errorf("%s: %s", path, l))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // validate checks what every command needs; sections of components are checked by those that use them.

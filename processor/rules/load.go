@@ -1,10 +1,8 @@
 package rules
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +18,7 @@ import (
 	"github.com/expr-lang/expr/parser"
 	"go.yaml.in/yaml/v3"
 
+	"weir/internal/strict"
 	"weir/processor/signal"
 )
 
@@ -101,11 +100,6 @@ func Load(files []string) ([]*Rule, error) {
 	return rules, err
 }
 
-var (
-	unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type (\S+)`)
-	otherFault   = regexp.MustCompile(`line (\d+): (.*)`)
-)
-
 // Parse reads one rule file; name is for errors, which give file, line and column.
 func Parse(name string, b []byte) ([]*Rule, error) {
 	if len(b) > maxFile {
@@ -114,7 +108,7 @@ func Parse(name string, b []byte) ([]*Rule, error) {
 	var content struct {
 		Rules []yaml.Node `yaml:"rules"`
 	}
-	if err := Strict(name, b, &content); err != nil {
+	if err := strict.Decode(name, b, &content); err != nil {
 		return nil, err
 	}
 	var rules []*Rule
@@ -136,18 +130,7 @@ func Parse(name string, b []byte) ([]*Rule, error) {
 	return rules, errors.Join(errs...)
 }
 
-// Strict decodes YAML; unknown keys, repeated ones and wrong types are errors with file and line.
-func Strict(name string, b []byte, into any) error {
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	err := d.Decode(into)
-	if err == nil || errors.Is(err, io.EOF) {
-		return nil
-	}
-	return placed(name, 0, err)
-}
-
-// strictNode is Strict for a part of a file: the decoder of a node knows no strictness, so keys are compared here.
+// strictNode is strict.Decode for a part of a file: the decoder of a node knows no strictness, so keys are compared here.
 func strictNode(name string, n *yaml.Node, into *entry) error {
 	if n.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d:%d: a rule is a mapping that begins with name", name, n.Line, n.Column)
@@ -163,32 +146,9 @@ func strictNode(name string, n *yaml.Node, into *entry) error {
 		return err
 	}
 	if err := n.Decode(into); err != nil {
-		return placed(name, n.Line, err)
+		return strict.Place(name, n.Line, err)
 	}
 	return nil
-}
-
-func placed(name string, line int, err error) error {
-	lines := []string{err.Error()}
-	var typed *yaml.TypeError
-	if errors.As(err, &typed) {
-		lines = typed.Errors
-	}
-	var errs []error
-	for _, l := range lines {
-		l = strings.TrimPrefix(l, "yaml: ")
-		switch m, o := unknownField.FindStringSubmatch(l), otherFault.FindStringSubmatch(l); {
-		case m != nil:
-			errs = append(errs, fmt.Errorf("%s:%s: there is no key %q here", name, m[1], m[2]))
-		case o != nil:
-			errs = append(errs, fmt.Errorf("%s:%s: %s", name, o[1], o[2]))
-		case line > 0:
-			errs = append(errs, fmt.Errorf("%s:%d: %s", name, line, l))
-		default:
-			errs = append(errs, fmt.Errorf("%s: %s", name, l))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 var (

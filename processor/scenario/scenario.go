@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"weir/internal/strict"
 	"weir/processor"
 	"weir/processor/rules"
 	"weir/processor/signal"
@@ -95,7 +96,7 @@ func Run(path string) (tests int, failed []error, err error) {
 		return 0, nil, fmt.Errorf("file of tests: %w", err)
 	}
 	var f File
-	if err := rules.Strict(path, b, &f); err != nil {
+	if err := strict.Decode(path, b, &f); err != nil {
 		return 0, nil, err
 	}
 	var patterns []string

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"weir/internal/strict"
 	"weir/processor/rules"
 )
 
@@ -27,7 +28,7 @@ func TestDocumentedExamples(t *testing.T) {
 			continue
 		}
 		var f File
-		if err := rules.Strict("docs/rules.md", []byte(m[1]), &f); err != nil {
+		if err := strict.Decode("docs/rules.md", []byte(m[1]), &f); err != nil {
 			t.Fatal(err)
 		}
 		for i := range f.Tests {

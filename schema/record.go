@@ -1,6 +1,9 @@
 package schema
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
 
 // Kind is the type of an attribute's value.
 type Kind uint8
@@ -20,6 +23,20 @@ type Attr struct {
 	Kind Kind
 	Str  string
 	Num  int64
+}
+
+// Text is the value as text, bytes as they are.
+func (a Attr) Text() string {
+	switch a.Kind {
+	case KindInt:
+		return strconv.FormatInt(a.Num, 10)
+	case KindBool:
+		return strconv.FormatBool(a.Num != 0)
+	case KindDouble:
+		return strconv.FormatFloat(math.Float64frombits(uint64(a.Num)), 'g', -1, 64)
+	case KindString, KindBytes:
+	}
+	return a.Str
 }
 
 // String makes a string attribute.

@@ -2,8 +2,6 @@ package archive
 
 import (
 	"encoding/base64"
-	"math"
-	"strconv"
 
 	"weir/schema"
 )
@@ -94,16 +92,8 @@ func severityName(n int32) string {
 
 // attrText is an attribute's value as text. Bytes become base64, because a Parquet string is UTF-8.
 func attrText(a schema.Attr) string {
-	switch a.Kind {
-	case schema.KindInt:
-		return strconv.FormatInt(a.Num, 10)
-	case schema.KindBool:
-		return strconv.FormatBool(a.Num != 0)
-	case schema.KindDouble:
-		return strconv.FormatFloat(math.Float64frombits(uint64(a.Num)), 'g', -1, 64)
-	case schema.KindBytes:
+	if a.Kind == schema.KindBytes {
 		return base64.StdEncoding.EncodeToString([]byte(a.Str))
-	default:
-		return a.Str
 	}
+	return a.Text()
 }

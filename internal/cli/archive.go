@@ -107,6 +107,20 @@ func withRoot(cfg *config.Config, root string) error {
 	return cfg.Archiver.Validate()
 }
 
+// fromTo reads --from and --to, which is now where it is empty.
+func fromTo(f, t string, now time.Time) (from, to time.Time, err error) {
+	if from, err = search.ParseTime(f, now); err != nil {
+		return from, to, fmt.Errorf("--from: %w", err)
+	}
+	if t == "" {
+		return from, now, nil
+	}
+	if to, err = search.ParseTime(t, now); err != nil {
+		return from, to, fmt.Errorf("--to: %w", err)
+	}
+	return from, to, nil
+}
+
 // span reads --since and --until; a time is zero where there is no bound.
 func span(since, until string, now time.Time) (from, to time.Time, err error) {
 	if since != "all" {

@@ -23,7 +23,6 @@ import (
 	"weir/control"
 	"weir/ingest"
 	"weir/internal/config"
-	"weir/internal/search"
 	"weir/internal/telemetry"
 	"weir/schema"
 )
@@ -379,16 +378,9 @@ func (c simulateCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	from, err := search.ParseTime(c.From, now)
+	from, to, err := fromTo(c.From, c.To, time.Now())
 	if err != nil {
-		return fmt.Errorf("--from: %w", err)
-	}
-	to := now
-	if c.To != "" {
-		if to, err = search.ParseTime(c.To, now); err != nil {
-			return fmt.Errorf("--to: %w", err)
-		}
+		return err
 	}
 	var all []control.Input
 	if err := c.read(ctx, g, from, to, func(b *schema.Batch) error {

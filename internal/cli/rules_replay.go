@@ -9,7 +9,6 @@ import (
 
 	"weir/archiver/archive"
 	"weir/archiver/read"
-	"weir/internal/search"
 	"weir/processor"
 	"weir/processor/rules"
 	"weir/processor/signal"
@@ -43,15 +42,9 @@ func (c rulesReplayCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	now := time.Now()
-	from, err := search.ParseTime(c.From, now)
+	from, to, err := fromTo(c.From, c.To, now)
 	if err != nil {
-		return fmt.Errorf("--from: %w", err)
-	}
-	to := now
-	if c.To != "" {
-		if to, err = search.ParseTime(c.To, now); err != nil {
-			return fmt.Errorf("--to: %w", err)
-		}
+		return err
 	}
 	if !from.Before(to) {
 		return errors.New("--from: is not before --to")

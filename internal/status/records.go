@@ -259,23 +259,10 @@ func entry(b *schema.Batch, r *schema.Record, resource func(string) string) Entr
 			if len(e.Attrs) == maxAttrs {
 				break
 			}
-			e.Attrs = append(e.Attrs, [2]string{text(attrs[i].Key, maxName), text(value(&attrs[i]), maxValue)})
+			e.Attrs = append(e.Attrs, [2]string{text(attrs[i].Key, maxName), text(attrs[i].Text(), maxValue)})
 		}
 	}
 	return e
-}
-
-func value(a *schema.Attr) string {
-	switch a.Kind {
-	case schema.KindInt:
-		return strconv.FormatInt(a.Num, 10)
-	case schema.KindBool:
-		return strconv.FormatBool(a.Num != 0)
-	case schema.KindDouble:
-		return strconv.FormatFloat(math.Float64frombits(uint64(a.Num)), 'g', -1, 64)
-	case schema.KindString, schema.KindBytes:
-	}
-	return a.Str
 }
 
 // text is a copy of at most n bytes in which nothing can hide: what would change the direction of text, or not be seen, is written out. Ends of lines stay.

@@ -100,16 +100,7 @@ func (v *View) attr(key string) string {
 	if !ok {
 		return ""
 	}
-	switch a.Kind {
-	case schema.KindInt:
-		return strconv.FormatInt(a.Num, 10)
-	case schema.KindBool:
-		return strconv.FormatBool(a.Num != 0)
-	case schema.KindDouble:
-		return strconv.FormatFloat(math.Float64frombits(uint64(a.Num)), 'g', -1, 64)
-	default:
-		return a.Str
-	}
+	return a.Text()
 }
 
 // number is an attribute as a number; NaN, to which nothing compares, where there is none or it is no number.

@@ -64,7 +64,9 @@ func FuzzTimestamp(f *testing.F) {
 			t.Fatalf("%q: %d", b, got)
 		}
 		// The same as the standard library's, where that knows the whole of it; but for a leap second, which it refuses.
-		if ref, err := time.Parse(time.RFC3339Nano, string(b)); err == nil && ref.Year() >= 1970 && ref.UnixNano() >= 0 && !ref.After(now) {
+		// It also takes an hour of one digit, which RFC 3339 does not (golang.org/issue/54580).
+		twoDigits := len(b) > len("2006-01-02T15") && b[len("2006-01-02T15")] == ':'
+		if ref, err := time.Parse(time.RFC3339Nano, string(b)); err == nil && twoDigits && ref.Year() >= 1970 && ref.UnixNano() >= 0 && !ref.After(now) {
 			if _, offset := ref.Zone(); offset%60 == 0 && offset >= -14*3600 && offset <= 14*3600 && got != ref.UnixNano() {
 				t.Fatalf("%q: %d, want %d", b, got, ref.UnixNano())
 			}

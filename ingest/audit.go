@@ -64,20 +64,3 @@ func (k *Kafka) Committed(ctx context.Context, group string, tp TopicPartition) 
 func (k *Kafka) Range(ctx context.Context, tp TopicPartition, from, to int64, fn func(*schema.Batch) error, bad func(error)) error {
 	return k.scan(ctx, tp, from, to, fn, bad)
 }
-
-// ParseSeen reads the interval state of a checkpoint, by source.
-func ParseSeen(b []byte) (map[string]*Seen, error) { return restore(b) }
-
-// Covers tells whether all offsets [lo, hi) of an incarnation were seen.
-func (s *Seen) Covers(inc schema.Incarnation, lo, hi int64) bool {
-	at, known := s.find(inc)
-	if !known {
-		return s.floor != 0 && inc.Start <= s.floor
-	}
-	for _, i := range s.files[at].seen {
-		if i.lo <= lo && hi <= i.hi {
-			return true
-		}
-	}
-	return false
-}

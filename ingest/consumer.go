@@ -63,13 +63,16 @@ type Consumer struct {
 	aux   *Producer // dead letters and gap events; nil: a poison batch stops its partition, gaps are only counted
 	state stateTopic
 	began time.Time
-	log   *slog.Logger
-	m     consumerMetrics
+
+	forgetEvery time.Duration // but in tests, the constant
+
+	log *slog.Logger
+	m   consumerMetrics
 }
 
 type consumerMetrics struct {
 	delivered, repeated, gaps, closed, belowFloor, poison, errors, expired *prometheus.CounterVec
-	lag, settled                                                           *prometheus.GaugeVec
+	lag, settled, known                                                    *prometheus.GaugeVec
 }
 
 // NewConsumer prepares a consumer; aux may be nil.
@@ -82,7 +85,7 @@ func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *sl
 	counter := func(name, help string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	return &Consumer{k: k, cfg: cfg, sink: sink, aux: aux, state: stateTopic{k, StateTopic(cfg.Group)}, began: time.Now(), log: log.With("component", cfg.Group), m: consumerMetrics{
+	return &Consumer{k: k, cfg: cfg, sink: sink, aux: aux, state: stateTopic{k, StateTopic(cfg.Group)}, began: time.Now(), forgetEvery: forgetEvery, log: log.With("component", cfg.Group), m: consumerMetrics{
 		delivered:  counter("weir_ingest_records_total", "Records given to the sink."),
 		repeated:   counter("weir_ingest_repeated_records_total", "Records dropped because the sink was given them before."),
 		gaps:       counter("weir_ingest_gaps_opened_total", "Jumps in a source's positions."),
@@ -93,6 +96,7 @@ func NewConsumer(k *Kafka, cfg ConsumerConfig, sink Sink, aux *Producer, log *sl
 		expired:    counter("weir_ingest_expired_offsets_total", "Kafka offsets that retention deleted before they were read."),
 		lag:        f.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_lag_batches", Help: "Batches in the partition that the group has not read."}, []string{"topic", "partition"}),
 		settled:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_settled_timestamp_seconds", Help: "Unix time when all that was read of the partition was committed, last seen."}, []string{"topic", "partition"}),
+		known:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "weir_ingest_sources", Help: "Sources of which it is remembered what was seen."}, []string{"topic", "partition"}),
 	}}, nil
 }
 
@@ -170,6 +174,7 @@ func (c *Consumer) member(ctx context.Context, try int) error {
 		}
 		c.m.lag.Reset()
 		c.m.settled.Reset()
+		c.m.known.Reset()
 		assigned := 0
 		for _, partitions := range gen.Assignments {
 			working.Add(len(partitions))
@@ -223,7 +228,7 @@ func (c *Consumer) own(ctx, gctx context.Context, gen *kafka.Generation, tp Topi
 	defer stop()
 	p := &partition{c: c, tp: tp, committed: committed, commitOffset: func(next int64) error {
 		return gen.CommitOffsets(map[string]map[int]int64{tp.Topic: {tp.Partition: next}})
-	}, lag: c.m.lag.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition)), settled: c.m.settled.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition))}
+	}, lag: c.m.lag.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition)), settled: c.m.settled.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition)), known: c.m.known.WithLabelValues(tp.Topic, strconv.Itoa(tp.Partition))}
 	p.settled.SetToCurrentTime() // from now on it may be late
 	for try := 0; work.Err() == nil; try++ {
 		began := time.Now()

@@ -20,6 +20,9 @@ const catchUp = 10
 // fetchWait is how long a fetch waits at the end of a partition.
 const fetchWait = 250 * time.Millisecond
 
+// forgetEvery is how often the sources are forgotten of which nothing can come any more.
+const forgetEvery = 10 * time.Minute
+
 // stopCommitTimeout bounds the last write and commit when the process was asked to stop.
 const stopCommitTimeout = 20 * time.Second
 
@@ -29,11 +32,13 @@ type partition struct {
 	tp           TopicPartition
 	committed    int64
 	commitOffset func(next int64) error
-	lag, settled prometheus.Gauge
+
+	lag, settled, known prometheus.Gauge
 
 	sink    PartitionSink
 	sources map[string]*Seen
-	changed map[string]*Seen // since the last commit
+	changed map[string]*Seen // since the last commit; nil is forgotten
+	forgot  time.Time        // when forget looked last
 	next    int64            // Kafka offset to read
 	bytes   int64            // written since the last commit
 	moved   bool             // next moved since the last commit
@@ -210,6 +215,8 @@ func (p *partition) admit(ctx context.Context, m *fetched, info *schema.Info) er
 		p.sources[strings.Clone(info.Source)] = seen
 	}
 	v := seen.Admit(info)
+	n := len(p.batch.Records)
+	seen.end(m.offset, n > 0 && p.batch.Records[n-1].EventName == schema.EventSourceClosed, &v)
 	p.changed[info.Source] = seen
 	if v.BelowMark {
 		p.c.m.belowFloor.WithLabelValues(topic).Inc()
@@ -253,6 +260,7 @@ func (p *partition) admit(ctx context.Context, m *fetched, info *schema.Info) er
 
 // commit makes what was written durable, then the state, then the offset.
 func (p *partition) commit(ctx context.Context) error {
+	p.forget(ctx)
 	cp := Checkpoint{NextOffset: p.next}
 	if p.c.cfg.OwnCommit {
 		cp.Seen = snapshot(p.sources)
@@ -278,6 +286,27 @@ func (p *partition) commit(ctx context.Context) error {
 	p.bytes, p.moved = 0, false
 	p.settled.SetToCurrentTime()
 	return nil
+}
+
+// forget lets go of the sources that have ended and of which Kafka has nothing any more, so that what is held does not grow with every container
+// that ever was.
+func (p *partition) forget(ctx context.Context) {
+	defer func() { p.known.Set(float64(len(p.sources))) }()
+	if time.Since(p.forgot) < p.c.forgetEvery {
+		return
+	}
+	p.forgot = time.Now()
+	first, _, err := p.c.k.bounds(ctx, p.tp)
+	if err != nil {
+		p.c.log.Debug("sources that have ended are forgotten later", "err", err)
+		return
+	}
+	for name, seen := range p.sources {
+		if seen.forgettable(first) {
+			delete(p.sources, name)
+			p.changed[name] = nil
+		}
+	}
 }
 
 // bury sends a message that cannot be used to the dead letters, whole.

@@ -35,6 +35,7 @@ type file struct {
 type Seen struct {
 	floor int64 // incarnations with Start at or below were seen and forgotten; 0 when none was
 	files []file
+	ended int64 // one past the Kafka offset of the source's last batch, once its agent said that nothing more comes; 0 before
 }
 
 // Verdict is what Admit found of one batch.
@@ -105,6 +106,20 @@ func (s *Seen) openPrevious(info *schema.Info, v *Verdict) {
 	}
 }
 
+// end notes, after Admit, whether the batch at a Kafka offset ends its source. A repeat of what has ended says nothing new, but Kafka has it.
+func (s *Seen) end(offset int64, closes bool, v *Verdict) {
+	switch {
+	case len(v.New) > 0 && !closes: // a file that came back under its old path
+		s.ended = 0
+	case len(v.New) > 0 || s.ended != 0:
+		s.ended = offset + 1
+	}
+}
+
+// forgettable tells whether nothing of the source can come any more: it has ended, and Kafka, which begins at first, has no batch of it that
+// could be read again. Its agent has none either, whose file is gone.
+func (s *Seen) forgettable(first int64) bool { return s.ended != 0 && s.ended <= first }
+
 func (s *Seen) find(inc schema.Incarnation) (int, bool) {
 	return slices.BinarySearchFunc(s.files, inc, func(f file, inc schema.Incarnation) int { return f.inc.Compare(inc) })
 }
@@ -152,9 +167,21 @@ func (s *Seen) OpenGaps() int {
 	return n
 }
 
-// AppendBinary appends the state in a compact form: floor, then for each file start, print, and the intervals as differences.
+// The versions of the binary form: the second has the end of a source that has one.
+const (
+	seenVersion      = 1
+	seenVersionEnded = 2
+)
+
+// AppendBinary appends the state in a compact form: version, end if there is one, floor, then for each file start, print, and the intervals as
+// differences.
 func (s *Seen) AppendBinary(b []byte) ([]byte, error) {
-	b = append(b, 1) // version
+	if s.ended == 0 {
+		b = append(b, seenVersion)
+	} else {
+		b = append(b, seenVersionEnded)
+		b = binary.AppendUvarint(b, uint64(s.ended))
+	}
 	b = binary.AppendVarint(b, s.floor)
 	b = binary.AppendUvarint(b, uint64(len(s.files)))
 	for _, f := range s.files {
@@ -176,7 +203,14 @@ var errState = errors.New("damaged interval state")
 // UnmarshalBinary reads what AppendBinary writes and refuses anything else.
 func (s *Seen) UnmarshalBinary(b []byte) error {
 	r := unpack.Reader{B: b}
-	if v := r.Byte(); v != 1 {
+	s.ended = 0
+	switch v := r.Byte(); v {
+	case seenVersion:
+	case seenVersionEnded:
+		if s.ended = int64(r.Uvarint()); s.ended <= 0 {
+			return errState
+		}
+	default:
 		return fmt.Errorf("%w: version %d", errState, v)
 	}
 	s.floor = r.Varint()

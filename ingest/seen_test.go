@@ -97,11 +97,49 @@ func TestSeenIsBounded(t *testing.T) {
 	}
 }
 
+func TestSeenEnds(t *testing.T) {
+	var s Seen
+	at := int64(0)
+	take := func(in *schema.Info, closes bool) {
+		v := s.Admit(in)
+		s.end(at, closes, &v)
+		at++
+		b, _ := s.AppendBinary(nil)
+		s = Seen{}
+		if err := s.UnmarshalBinary(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(first int64) {
+		t.Helper()
+		if s.ended != first || first > 0 && (s.forgettable(first-1) || !s.forgettable(first)) || s.forgettable(0) {
+			t.Errorf("after %d batches it can be forgotten when Kafka begins at %d, want %d", at, s.ended, first)
+		}
+	}
+	take(info(1, 1, 0, 0, 10), false)
+	want(0)
+	take(info(2, -1, 0, 10, 11), true)
+	want(2)
+	take(info(1, 1, 0, 0, 10), false) // Kafka has a repeat
+	want(3)
+	take(info(2, -1, 0, 10, 11), true)
+	want(4)
+	take(info(3, -1, 0, 0, 10), false) // a file came back under its path
+	want(0)
+	take(info(2, -1, 0, 10, 11), true) // a repeat of its former end
+	want(0)
+	take(info(4, -1, 0, 10, 11), true)
+	want(7)
+}
+
 func FuzzSeenBinary(f *testing.F) {
 	var s Seen
 	s.Admit(info(1, 1, 0, 0, 10))
 	s.Admit(info(1, 1, 20, 20, 30))
 	b, _ := s.AppendBinary(nil)
+	f.Add(b)
+	s.ended = 300
+	b, _ = s.AppendBinary(nil)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var s Seen

@@ -67,7 +67,7 @@ func (s *stateTopic) load(ctx context.Context, tp TopicPartition) (sources map[s
 // stateRequestBytes keeps a request under Kafka's default message.max.bytes.
 const stateRequestBytes = 512 << 10
 
-// save writes the changed sources and then the next offset.
+// save writes the changed sources, deletes those that are nil, and then writes the next offset.
 func (s *stateTopic) save(ctx context.Context, tp TopicPartition, changed map[string]*Seen, next int64) error {
 	place, err := s.place(ctx, tp)
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *stateTopic) save(ctx context.Context, tp TopicPartition, changed map[st
 	var records []kafka.Record
 	size := 0
 	put := func(key string, value []byte) {
-		records = append(records, kafka.Record{Key: kafka.NewBytes([]byte(prefix + key)), Value: kafka.NewBytes(value)})
+		records = append(records, kafka.Record{Key: kafka.NewBytes([]byte(prefix + key)), Value: kafka.NewBytes(value)}) // a nil value deletes
 		size += len(prefix) + len(key) + len(value)
 	}
 	flush := func() error {
@@ -89,7 +89,10 @@ func (s *stateTopic) save(ctx context.Context, tp TopicPartition, changed map[st
 		return nil
 	}
 	for source, seen := range changed {
-		value, _ := seen.AppendBinary(nil)
+		var value []byte
+		if seen != nil {
+			value, _ = seen.AppendBinary(nil)
+		}
 		put(source, value)
 		if size > stateRequestBytes {
 			if err := flush(); err != nil {

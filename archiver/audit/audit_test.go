@@ -161,6 +161,33 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// TestCoveredBeforeTheRange has a stretch of a log archived days before what is on both sides of it, and what is not archived at all is still found.
+func TestCoveredBeforeTheRange(t *testing.T) {
+	for _, archived := range []bool{true, false} {
+		w := newWorld(t)
+		const days = 4
+		first, second, third := w.batch(1, days*24*60, 10), w.batch(1, 1, 10), w.batch(1, days*24*60+1, 10)
+		put := func(day time.Time, batches ...*schema.Batch) {
+			w.put(batches...)
+			all := w.files(manifests)
+			now := filepath.Dir(all[len(all)-1])
+			if err := os.Rename(now, filepath.Join(filepath.Dir(now), archive.ManifestDay(day))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		early := []*schema.Batch{second, w.batch(2, 2, 10)} // the last manifest before the range is read too
+		if !archived {
+			early = early[1:]
+		}
+		put(begin, early...)
+		put(begin.AddDate(0, 0, days), first, third)
+		r := w.audit(func(o *Options) { o.Scope.Since, o.Index, o.Kafka = begin.AddDate(0, 0, 3), nil, nil })
+		if got := strings.Join(kinds(r), " "); archived != (got == "") || !archived && got != "hole" {
+			t.Errorf("archived=%v: findings %+v", archived, r.Findings)
+		}
+	}
+}
+
 // TestTampering does to an archive what must not be, and wants it found and named.
 func TestTampering(t *testing.T) {
 	compacted := func(t *testing.T) *world { w := usual(t); w.compact(); return w }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"weir/archiver/archive"
 	"weir/ingest"
@@ -124,7 +125,7 @@ func (a *auditor) checkHoles(ctx context.Context) error {
 	}
 	if len(holes) > 0 && !a.o.Scope.Since.IsZero() {
 		var err error
-		if holes, err = a.withoutSeen(holes); err != nil {
+		if holes, err = a.withoutEarlier(ctx, holes); err != nil {
 			return err
 		}
 	}
@@ -329,31 +330,59 @@ func (a *auditor) otherLosses(ctx context.Context) error {
 	return nil
 }
 
-// withoutSeen leaves out holes that manifests of before the range cover, which were not read: the consumer's interval state knows them.
-func (a *auditor) withoutSeen(holes []hole) ([]hole, error) {
-	states := map[ingest.TopicPartition]map[string]*ingest.Seen{}
+// withoutEarlier leaves out holes that manifests of before the range cover, which were not read. None of them is older than the file that it tells of.
+func (a *auditor) withoutEarlier(ctx context.Context, holes []hole) ([]hole, error) {
+	oldest := map[ingest.TopicPartition]time.Time{}
 	for _, h := range holes {
-		c := a.chains[h.src.tp]
-		if c == nil || states[h.src.tp] != nil || c.head() == nil || c.head().m == nil {
-			continue
-		}
-		states[h.src.tp] = map[string]*ingest.Seen{}
-		data, err := a.s.ReadFile(c.head().m.Seen.Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has its finding
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", c.head().m.Seen.Path, err)
-		}
-		if archive.Digest(data) != c.head().m.Seen.SHA256 {
-			continue
-		}
-		if states[h.src.tp], err = ingest.ParseSeen(data); err != nil {
-			return nil, fmt.Errorf("%s: %w", c.head().m.Seen.Path, err)
+		began := time.Unix(0, h.inc.Start)
+		if was, ok := oldest[h.src.tp]; !ok || began.Before(was) {
+			oldest[h.src.tp] = began
 		}
 	}
-	return slices.DeleteFunc(holes, func(h hole) bool {
-		seen := states[h.src.tp][h.src.name]
-		return seen != nil && seen.Covers(h.inc, h.from, h.to)
-	}), nil
+	found := make([]archive.Source, len(holes))
+	for tp, since := range oldest {
+		c := a.chains[tp]
+		if c == nil || len(c.all) == 0 {
+			continue
+		}
+		a.progress("manifests of %s before the range", tp)
+		names, err := archive.Manifests(a.s, tp, since.Add(-archive.Ahead))
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if n.First >= c.all[0].First {
+				break
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			data, err := a.s.ReadFile(n.Path)
+			if err != nil {
+				return nil, fmt.Errorf("read manifest %s: %w", n.Path, err)
+			}
+			m, err := archive.ParseManifest(data, n.TopicPartition, n.Span)
+			if err != nil {
+				a.note("%s, of before the range, cannot be read: %v", n.Path, err)
+				continue
+			}
+			for i, h := range holes {
+				if h.src.tp != tp {
+					continue
+				}
+				for _, r := range m.Sources[h.src.name].Ranges {
+					if r.Incarnation == h.inc {
+						found[i].Add(0, r)
+					}
+				}
+			}
+		}
+	}
+	var left []hole
+	for i, h := range holes {
+		if !slices.ContainsFunc(found[i].Ranges, func(r archive.Range) bool { return r.From <= h.from && r.To >= h.to }) {
+			left = append(left, h)
+		}
+	}
+	return left, nil
 }

@@ -75,7 +75,11 @@ func (c replayCmd) Run(ctx context.Context, g *globals) error {
 			var producer errgroup.Group
 			producer.Go(func() error { return r.producer.Run(running) })
 			defer func() { stop(); _ = producer.Wait() }()
-			p.to = &toKafka{Producer: r.producer, ends: map[string]schema.Position{}}
+			to := &toKafka{Producer: r.producer, ends: map[string]schema.Position{}}
+			if c.Topic == "" {
+				to.first = r.kafka.Bounds
+			}
+			p.to = to
 		} else {
 			refused := &indexer.Refusals{}
 			x, err := indexer.New(cfg.Indexer, refused, r.log, r.reg)
@@ -203,14 +207,19 @@ func (counted) failed() error                                       { return nil
 
 type toKafka struct {
 	*ingest.Producer
-	ends map[string]schema.Position // of the batches sent, by source and incarnation
-	back int64                      // records that were sent after later ones of their file
+	first func(context.Context, ingest.TopicPartition) (first, next int64, err error) // of the records' own topics, where they go there
+	has   map[ingest.TopicPartition]int64                                             // what it said
+	ends  map[string]schema.Position                                                  // of the batches sent, by source and incarnation
+	back  int64                                                                       // records that were sent after later ones of their file
 }
 
 // send waits until Kafka has all. The batches say nothing of what comes before them, so that consumers take what lies between two for
 // known; whoever has the records drops them.
 func (k *toKafka) send(ctx context.Context, topic string, batches []*schema.Batch) error {
 	var e schema.Encoder
+	if err := k.known(ctx, batches); err != nil {
+		return err
+	}
 	for _, b := range batches {
 		var resource []schema.Attr
 		for _, a := range b.Resource {
@@ -233,6 +242,33 @@ func (k *toKafka) send(ctx context.Context, topic string, batches []*schema.Batc
 		}
 	}
 	return k.Flush(ctx)
+}
+
+// known refuses what Kafka has had and has no more: consumers forget the sources that ended once Kafka has nothing of them, and would take the
+// records for new ones.
+func (k *toKafka) known(ctx context.Context, batches []*schema.Batch) error {
+	if k.first == nil {
+		return nil
+	}
+	for _, b := range batches {
+		tp := ingest.TopicPartition{Topic: b.Topic, Partition: b.Partition}
+		first, asked := k.has[tp]
+		if !asked {
+			var err error
+			if first, _, err = k.first(ctx, tp); err != nil {
+				return err
+			}
+			if k.has == nil {
+				k.has = map[ingest.TopicPartition]int64{}
+			}
+			k.has[tp] = first
+		}
+		if b.KafkaOffset < first {
+			return fmt.Errorf("records of offset %d of %s, and Kafka begins at %d: consumers may have forgotten them, and would archive and count them again; "+
+				"send them to a topic of their own with --topic, or name the topic with it to have them taken for new ones", b.KafkaOffset, tp, first)
+		}
+	}
+	return nil
 }
 
 func (k *toKafka) said(sent int64) string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weir/archiver/read"
+	"weir/ingest"
 	"weir/schema"
 )
 
@@ -98,4 +99,26 @@ func TestReplayGoesOn(t *testing.T) {
 		since = p.upTo
 	}
 	t.Error("it does not end")
+}
+
+// TestReplayOfForgotten has an archive with more than Kafka still has: to their own topics such records do not go.
+func TestReplayOfForgotten(t *testing.T) {
+	asked := 0
+	k := &toKafka{first: func(_ context.Context, tp ingest.TopicPartition) (int64, int64, error) {
+		asked++
+		return int64(10 * tp.Partition), 100, nil
+	}}
+	batch := func(partition int, offset int64) *schema.Batch {
+		return &schema.Batch{Topic: schema.TopicLogs, Partition: partition, KafkaOffset: offset}
+	}
+	if err := k.known(t.Context(), []*schema.Batch{batch(0, 0), batch(1, 10), batch(1, 99)}); err != nil || asked != 2 {
+		t.Errorf("what Kafka has: %v, after asking %d times", err, asked)
+	}
+	if err := k.known(t.Context(), []*schema.Batch{batch(1, 10), batch(1, 9)}); err == nil || !strings.Contains(err.Error(), "offset 9 of weir.logs/1, and Kafka begins at 10") {
+		t.Errorf("what Kafka has deleted: %v", err)
+	}
+	k.first = nil // to a topic that was chosen
+	if err := k.known(t.Context(), []*schema.Batch{batch(1, 9)}); err != nil {
+		t.Error(err)
+	}
 }

@@ -73,7 +73,7 @@ func OpenChangelog(ctx context.Context, k *Kafka, at TopicPartition, apply func(
 		}
 		epoch := c.epoch + 1
 		key := fmt.Sprintf("%d/claim/%s", epoch, rand.Text())
-		claimed, err := k.append(ctx, at, []kafka.Record{{Key: kafka.NewBytes([]byte(key)), Value: kafka.NewBytes([]byte{entryVersion, entryClaim, 0, 0})}})
+		claimed, err := k.produceAt(ctx, at, []kafka.Record{{Key: kafka.NewBytes([]byte(key)), Value: kafka.NewBytes([]byte{entryVersion, entryClaim, 0, 0})}}, 2*requestTimeout)
 		if err != nil {
 			return nil, fmt.Errorf("claim %s: %w", at, err)
 		}
@@ -106,24 +106,8 @@ type changelogReader struct {
 }
 
 func (r *changelogReader) read(ctx context.Context, at, end int64) error {
-	for at < end {
-		messages, high, err := r.c.k.fetch(ctx, r.c.at, at, 8<<20, fetchWait)
-		if err != nil {
-			return fmt.Errorf("read the changelog %s: %w", r.c.at, err)
-		}
-		for i := range messages {
-			m := &messages[i]
-			if m.offset >= end {
-				return nil
-			}
-			at = m.offset + 1
-			if err := r.entry(m); err != nil {
-				return fmt.Errorf("changelog %s offset %d: %w", r.c.at, m.offset, err)
-			}
-		}
-		if len(messages) == 0 && at >= high {
-			return nil // the tail was compacted away
-		}
+	if err := r.c.k.between(ctx, r.c.at, at, end, r.entry); err != nil {
+		return fmt.Errorf("changelog: %w", err)
 	}
 	return nil
 }
@@ -273,7 +257,7 @@ func (c *Changelog) Commit(ctx context.Context, snapshot bool, chunks ...[]byte)
 
 // put appends entries and looks where they landed.
 func (c *Changelog) put(ctx context.Context, records []kafka.Record) error {
-	base, err := c.k.append(ctx, c.at, records)
+	base, err := c.k.produceAt(ctx, c.at, records, 2*requestTimeout)
 	if err != nil {
 		return fmt.Errorf("write the changelog %s: %w", c.at, err)
 	}
@@ -282,17 +266,6 @@ func (c *Changelog) put(ctx context.Context, records []kafka.Record) error {
 	}
 	c.next += int64(len(records))
 	return nil
-}
-
-// append writes records and returns the offset of the first.
-func (k *Kafka) append(ctx context.Context, tp TopicPartition, records []kafka.Record) (int64, error) {
-	client := kafka.Client{Addr: k.addr, Transport: k.transport, Timeout: 2 * requestTimeout}
-	res, err := client.Produce(ctx, &kafka.ProduceRequest{Topic: tp.Topic, Partition: tp.Partition, RequiredAcks: kafka.RequireAll,
-		Records: kafka.NewRecordReader(records...), Compression: compressions[k.cfg.Compression]})
-	if err != nil {
-		return 0, err
-	}
-	return res.BaseOffset, res.Error
 }
 
 // Chunks makes the chunks of a commit of entries of any size.

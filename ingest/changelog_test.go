@@ -79,7 +79,7 @@ func compact(t *testing.T, k *Kafka, from, to, lag int) {
 		if len(all[i].value) > 0 {
 			record.Value = kafka.NewBytes(all[i].value)
 		}
-		if _, err := k.append(t.Context(), TopicPartition{changelogTopic, to}, []kafka.Record{record}); err != nil {
+		if _, err := k.produceAt(t.Context(), TopicPartition{changelogTopic, to}, []kafka.Record{record}, requestTimeout); err != nil {
 			t.Fatal(err)
 		}
 	}

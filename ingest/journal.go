@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -39,26 +38,8 @@ func (j *Journal) Read(ctx context.Context, fn func(key string, value []byte) er
 		return err
 	}
 	j.next = end
-	for at < end {
-		messages, high, err := j.k.fetch(ctx, j.tp, at, 8<<20, 500*time.Millisecond)
-		if err != nil {
-			return fmt.Errorf("read %s at offset %d: %w", j.tp, at, err)
-		}
-		for i := range messages {
-			m := &messages[i]
-			if m.offset >= end {
-				break // somebody writes just now: the next Append tells
-			}
-			at = m.offset + 1
-			if err := fn(m.key, m.value); err != nil {
-				return fmt.Errorf("%s offset %d: %w", j.tp, m.offset, err)
-			}
-		}
-		if len(messages) == 0 && at >= high || len(messages) > 0 && messages[len(messages)-1].offset >= end {
-			break // the tail was compacted away
-		}
-	}
-	return nil
+	// What somebody writes just now is not read: the next Append tells.
+	return j.k.between(ctx, j.tp, at, end, func(m *fetched) error { return fn(m.key, m.value) })
 }
 
 // Claim writes an entry before the journal is read, so that every other writer is overtaken from there on. It returns a number that is larger than that

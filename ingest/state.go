@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/segmentio/kafka-go"
-
 	"weir/schema"
 )
 
@@ -24,11 +22,7 @@ type stateTopic struct {
 }
 
 func (s *stateTopic) place(ctx context.Context, tp TopicPartition) (TopicPartition, error) {
-	n, err := s.k.partitions(ctx, s.topic)
-	if err != nil {
-		return TopicPartition{}, fmt.Errorf("state topic %s (create it with `weir topics apply`): %w", s.topic, err)
-	}
-	return TopicPartition{s.topic, tp.Partition % n}, nil
+	return s.k.Table(s.topic).place(ctx, tp.Partition)
 }
 
 // load reads the whole state partition; next is -1 when nothing was saved yet.
@@ -45,14 +39,14 @@ func (s *stateTopic) load(ctx context.Context, tp TopicPartition) (sources map[s
 		case !mine:
 		case key == nextKey:
 			if next, err = strconv.ParseInt(string(m.value), 10, 64); err != nil {
-				return fmt.Errorf("%s offset %d: next offset: %w", place, m.offset, err)
+				return fmt.Errorf("next offset: %w", err)
 			}
 		case len(m.value) == 0:
 			delete(sources, key)
 		default:
 			seen := new(Seen)
 			if err := seen.UnmarshalBinary(m.value); err != nil {
-				return fmt.Errorf("%s offset %d, source %q: %w", place, m.offset, key, err)
+				return fmt.Errorf("source %q: %w", key, err)
 			}
 			sources[key] = seen
 		}
@@ -64,9 +58,6 @@ func (s *stateTopic) load(ctx context.Context, tp TopicPartition) (sources map[s
 	return sources, next, nil
 }
 
-// stateRequestBytes keeps a request under Kafka's default message.max.bytes.
-const stateRequestBytes = 512 << 10
-
 // save writes the changed sources, deletes those that are nil, and then writes the next offset.
 func (s *stateTopic) save(ctx context.Context, tp TopicPartition, changed map[string]*Seen, next int64) error {
 	place, err := s.place(ctx, tp)
@@ -74,34 +65,22 @@ func (s *stateTopic) save(ctx context.Context, tp TopicPartition, changed map[st
 		return err
 	}
 	prefix := tp.String() + "/"
-	var records []kafka.Record
-	size := 0
-	put := func(key string, value []byte) {
-		records = append(records, kafka.Record{Key: kafka.NewBytes([]byte(prefix + key)), Value: kafka.NewBytes(value)}) // a nil value deletes
-		size += len(prefix) + len(key) + len(value)
-	}
-	flush := func() error {
-		err := s.k.produce(ctx, place, records, 2*requestTimeout)
-		records, size = nil, 0
-		if err != nil {
-			return fmt.Errorf("save the state of %s in %s: %w", tp, place, err)
-		}
-		return nil
-	}
-	for source, seen := range changed {
-		var value []byte
-		if seen != nil {
-			value, _ = seen.AppendBinary(nil)
-		}
-		put(source, value)
-		if size > stateRequestBytes {
-			if err := flush(); err != nil {
-				return err
+	err = s.k.saveRows(ctx, place, func(yield func(string, []byte) bool) {
+		for source, seen := range changed {
+			var value []byte
+			if seen != nil {
+				value, _ = seen.AppendBinary(nil)
+			}
+			if !yield(prefix+source, value) {
+				return
 			}
 		}
+		yield(prefix+nextKey, strconv.AppendInt(nil, next, 10))
+	})
+	if err != nil {
+		return fmt.Errorf("state of %s: %w", tp, err)
 	}
-	put(nextKey, strconv.AppendInt(nil, next, 10))
-	return flush()
+	return nil
 }
 
 // StateTopic names the compacted topic of a consumer group.

@@ -3,7 +3,8 @@ package ingest
 import (
 	"context"
 	"fmt"
-	"time"
+	"iter"
+	"maps"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -50,13 +51,21 @@ func (t *Table) Save(ctx context.Context, partition int, rows map[string][]byte)
 	if err != nil {
 		return err
 	}
+	return t.k.saveRows(ctx, place, maps.All(rows))
+}
+
+// rowsRequestBytes keeps a request under Kafka's default message.max.bytes.
+const rowsRequestBytes = 512 << 10
+
+// saveRows writes keys with their values to a partition of a compacted topic, in their order; an empty value removes its key.
+func (k *Kafka) saveRows(ctx context.Context, place TopicPartition, rows iter.Seq2[string, []byte]) error {
 	var records []kafka.Record
 	size := 0
 	flush := func() error {
 		if len(records) == 0 {
 			return nil
 		}
-		err := t.k.produce(ctx, place, records, 2*requestTimeout)
+		err := k.produce(ctx, place, records, 2*requestTimeout)
 		records, size = nil, 0
 		if err != nil {
 			return fmt.Errorf("save in %s: %w", place, err)
@@ -69,7 +78,7 @@ func (t *Table) Save(ctx context.Context, partition int, rows map[string][]byte)
 			r.Value = kafka.NewBytes(value)
 		}
 		records = append(records, r)
-		if size += len(key) + len(value); size > stateRequestBytes {
+		if size += len(key) + len(value); size > rowsRequestBytes {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -80,23 +89,32 @@ func (t *Table) Save(ctx context.Context, partition int, rows map[string][]byte)
 
 // each reads a partition from its first message to what is its end now.
 func (k *Kafka) each(ctx context.Context, place TopicPartition, fn func(*fetched) error) error {
-	at, end, err := k.bounds(ctx, place)
+	first, end, err := k.bounds(ctx, place)
 	if err != nil {
 		return err
 	}
+	return k.between(ctx, place, first, end, fn)
+}
+
+// between reads a partition's messages with offsets in [at, end), those that compaction has left.
+func (k *Kafka) between(ctx context.Context, place TopicPartition, at, end int64, fn func(*fetched) error) error {
 	for at < end {
-		messages, high, err := k.fetch(ctx, place, at, 8<<20, 500*time.Millisecond)
+		messages, high, err := k.fetch(ctx, place, at, 8<<20, fetchWait)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", place, err)
+			return fmt.Errorf("read %s at offset %d: %w", place, at, err)
 		}
 		for i := range messages {
-			at = messages[i].offset + 1
-			if err := fn(&messages[i]); err != nil {
-				return err
+			m := &messages[i]
+			if m.offset >= end {
+				return nil
+			}
+			at = m.offset + 1
+			if err := fn(m); err != nil {
+				return fmt.Errorf("%s offset %d: %w", place, m.offset, err)
 			}
 		}
 		if len(messages) == 0 && at >= high {
-			break // the tail was compacted away
+			return nil // the tail was compacted away
 		}
 	}
 	return nil

@@ -7,8 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,10 +26,14 @@ import (
 )
 
 // TestEngineLog has containers of the driver local, whose files only the engine reads: one ends, one is restarted on the way, one
-// has a terminal. Their logs rotate; some lines are over 16 KiB; the agent is killed twice. What the engine has of them at
-// the end is what Kafka has, each line once.
+// has a terminal; and one of the driver journald. Their logs rotate; some lines are over 16 KiB; the agent is killed twice. What the engine has of
+// them at the end is what Kafka has, each line once.
 func TestEngineLog(t *testing.T) {
 	e := newRig(t, "enginelog")
+	kinds := []string{"plain", "terminal", "restarted"}
+	if startJournald(t) {
+		kinds = append(kinds, "journald")
+	}
 	const each = 5000
 	call := func(f func(ctx context.Context) error) {
 		t.Helper()
@@ -58,6 +68,9 @@ func TestEngineLog(t *testing.T) {
 	e.agent.start()
 	start("restarted", false, local)
 	start("terminal", true, local)
+	if slices.Contains(kinds, "journald") {
+		start("journald", false, container.LogConfig{Type: "journald"})
+	}
 	start("unreadable", false, container.LogConfig{Type: "none"})
 	for range 2 {
 		time.Sleep(5 * time.Second)
@@ -70,7 +83,7 @@ func TestEngineLog(t *testing.T) {
 		_, err := e.docker.ContainerRestart(ctx, ids["restarted"], client.ContainerRestartOptions{Timeout: &none})
 		return err
 	})
-	for _, kind := range []string{"plain", "terminal", "restarted"} {
+	for _, kind := range kinds {
 		for running := true; running; time.Sleep(200 * time.Millisecond) {
 			call(func(ctx context.Context) error {
 				c, err := e.docker.ContainerInspect(ctx, ids[kind], client.ContainerInspectOptions{})
@@ -81,7 +94,7 @@ func TestEngineLog(t *testing.T) {
 	}
 	time.Sleep(5 * time.Second)
 	wrote, size := map[string]map[string]int{}, map[string]int{}
-	for _, kind := range []string{"plain", "terminal", "restarted"} {
+	for _, kind := range kinds {
 		call(func(ctx context.Context) error {
 			var err error
 			wrote[kind], size[kind], err = engineHas(ctx, e.docker, ids[kind], kind == "terminal")
@@ -149,9 +162,42 @@ func TestEngineLog(t *testing.T) {
 		}
 	}
 	fmt.Printf("RESULT enginelog written=%d kafka_unique=%d kafka_twice=%d repeats_by_id=%d losses=%d closed=%d\n", written, unique, twice, repeated, losses, closed)
-	if twice != 0 || losses != 0 || closed != 3 || len(got) != 3 {
-		t.Errorf("want no line twice, no loss record, 3 closed sources, and nothing of the container without a log: %d sources", len(got))
+	if twice != 0 || losses != 0 || closed != len(kinds) || len(got) != len(kinds) {
+		t.Errorf("want no line twice, no loss record, %d closed sources, and nothing of the container without a log: %d sources", len(kinds), len(got))
 	}
+}
+
+// startJournald has the host's journal run, unless it does already; it is not everywhere, and without root it cannot be started.
+func startJournald(t *testing.T) bool {
+	const binary, socket, limits = "/lib/systemd/systemd-journald", "/run/systemd/journal/socket", "/run/systemd/journald.conf.d/weir-e2e.conf"
+	listens := func() bool {
+		c, err := net.Dial("unixgram", socket)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+	if listens() {
+		return true
+	}
+	if _, err := os.Stat(binary); err != nil || os.Getuid() != 0 {
+		t.Log("the driver journald is not tested: there is no systemd-journald to start, or no right to")
+		return false
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(limits), 0o755), os.WriteFile(limits, []byte("[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nForwardToSyslog=no\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait(); _ = os.Remove(limits) })
+	for deadline := time.Now().Add(10 * time.Second); !listens(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not listen on %s", binary, socket)
+		}
+	}
+	return true
 }
 
 var runLine = regexp.MustCompile(`n=\d+ run=\d+ `)

@@ -191,7 +191,7 @@ func (s *source) lossRecord(l loss) schema.Record {
 		to = l.to.String()
 	}
 	s.a.log.Error("log bytes are lost", "source", s.name, "from", l.from.String(), "to", to, "reason", l.reason, "records", l.records, "bytes", l.bytes)
-	r := schema.Record{EventName: schema.EventLoss, Body: l.why, Severity: 17, SeverityText: "ERROR", Attrs: []schema.Attr{
+	r := schema.Record{EventName: schema.EventLoss, Body: l.why, Severity: schema.SeverityError, SeverityText: "ERROR", Attrs: []schema.Attr{
 		schema.String(schema.AttrLossReason, l.reason), schema.String(schema.AttrLossFrom, l.from.String()), schema.String(schema.AttrLossTo, to)}}
 	if l.records > 0 {
 		r.Attrs = append(r.Attrs, schema.Int(schema.AttrLossRecords, l.records))

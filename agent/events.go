@@ -236,7 +236,7 @@ func (q *eventQueue) send(ctx context.Context) {
 			}
 		}
 		if dropped > 0 {
-			r := schema.Record{EventName: schema.EventLoss, Body: fmt.Sprintf("%d engine events did not fit into memory while Kafka was away", dropped), Severity: 17, SeverityText: "ERROR",
+			r := schema.Record{EventName: schema.EventLoss, Body: fmt.Sprintf("%d engine events did not fit into memory while Kafka was away", dropped), Severity: schema.SeverityError, SeverityText: "ERROR",
 				Attrs: []schema.Attr{schema.String(schema.AttrLossReason, "event_queue_full"), schema.Int("weir.loss.events", int64(dropped))}}
 			if err := q.emit(ctx, q.last+1, eventKey{}, nil, r); err != nil {
 				return
@@ -304,11 +304,11 @@ func (q *eventQueue) emit(ctx context.Context, at int64, key eventKey, resource 
 // record turns an engine event into a record: docker.<type>.<action>, with what follows a colon in the action as an attribute.
 func (q *eventQueue) record(m events.Message) (resource []schema.Attr, r schema.Record) {
 	if m.Type == gapType {
-		return nil, schema.Record{EventName: schema.EventGapOpened, Severity: 13, SeverityText: "WARN", Time: m.TimeNano, Body: "the engine has forgotten events that were not read",
+		return nil, schema.Record{EventName: schema.EventGapOpened, Severity: schema.SeverityWarn, SeverityText: "WARN", Time: m.TimeNano, Body: "the engine has forgotten events that were not read",
 			Attrs: []schema.Attr{schema.String("weir.gap.from", m.Actor.Attributes["from"]), schema.String("weir.gap.to", m.Actor.Attributes["to"])}}
 	}
 	action, detail, _ := strings.Cut(string(m.Action), ": ")
-	r = schema.Record{Time: m.TimeNano, EventName: "docker." + string(m.Type) + "." + action, Severity: 9, SeverityText: "INFO"}
+	r = schema.Record{Time: m.TimeNano, EventName: "docker." + string(m.Type) + "." + action, Severity: schema.SeverityInfo, SeverityText: "INFO"}
 	name := m.Actor.Attributes["name"]
 	r.Body = fmt.Sprintf("%s %s %s", m.Type, name, action)
 	if detail != "" {

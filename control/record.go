@@ -10,16 +10,12 @@ import (
 )
 
 // severities of verdicts; what is not named is INFO.
-var severities = map[string]int32{VerdictAct: 13, VerdictNotify: 17, VerdictOpened: 17, VerdictFrozen: 13, VerdictUnfrozen: 13, VerdictClosed: 13, VerdictCommandFailed: 17, OutcomeFailed: 17, OutcomeUnknown: 17}
+var severities = map[string]int32{VerdictAct: schema.SeverityWarn, VerdictNotify: schema.SeverityError, VerdictOpened: schema.SeverityError, VerdictFrozen: schema.SeverityWarn,
+	VerdictUnfrozen: schema.SeverityWarn, VerdictClosed: schema.SeverityWarn, VerdictCommandFailed: schema.SeverityError, OutcomeFailed: schema.SeverityError, OutcomeUnknown: schema.SeverityError}
 
 func severity(verdict string) (int32, string) {
-	switch n := severities[verdict]; n {
-	case 13:
-		return n, "WARN"
-	case 17:
-		return n, "ERROR"
-	}
-	return 9, "INFO"
+	n := cmp.Or(severities[verdict], schema.SeverityInfo)
+	return n, schema.SeverityName(n)
 }
 
 // DecisionRecord makes the record of a decision, at its place in the chain.
@@ -103,5 +99,5 @@ func OutcomeRecord(s *Sealed, o *Outcome) schema.Record {
 
 // CommandRecord makes the record of a command.
 func CommandRecord(s *Sealed, c *Command) schema.Record {
-	return schema.Record{Time: c.At, Observed: c.At, EventName: schema.EventCommand, Severity: 13, SeverityText: "WARN", Body: fmt.Sprintf("%s asks: %s %s: %s", c.By, c.What, c.Name, c.Reason), Attrs: s.attrs()}
+	return schema.Record{Time: c.At, Observed: c.At, EventName: schema.EventCommand, Severity: schema.SeverityWarn, SeverityText: "WARN", Body: fmt.Sprintf("%s asks: %s %s: %s", c.By, c.What, c.Name, c.Reason), Attrs: s.attrs()}
 }

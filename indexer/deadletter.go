@@ -73,7 +73,7 @@ func (w *Letters) next() int64 {
 }
 
 func (l *DeadLetter) encode(source string, at int64) []byte {
-	r := schema.Record{Offset: at, Observed: at, EventName: schema.EventDeadLetter, Severity: 17, SeverityText: "ERROR", Body: string(l.Document[:min(len(l.Document), maxLetter)])}
+	r := schema.Record{Offset: at, Observed: at, EventName: schema.EventDeadLetter, Severity: schema.SeverityError, SeverityText: "ERROR", Body: string(l.Document[:min(len(l.Document), maxLetter)])}
 	if l.Replayed {
 		r.EventName, r.Severity, r.SeverityText, r.Body = schema.EventReplayed, 9, "INFO", "the document was replayed"
 	}

@@ -326,7 +326,7 @@ func (p *partition) tell(ctx context.Context, offset int64, event, body string, 
 	if p.c.aux == nil {
 		return nil
 	}
-	return p.send(ctx, schema.TopicEvents, &schema.Record{Body: body, EventName: event, Severity: 13, SeverityText: "WARN", Offset: offset, Observed: time.Now().UnixNano(), Attrs: attrs})
+	return p.send(ctx, schema.TopicEvents, &schema.Record{Body: body, EventName: event, Severity: schema.SeverityWarn, SeverityText: "WARN", Offset: offset, Observed: time.Now().UnixNano(), Attrs: attrs})
 }
 
 func (p *partition) send(ctx context.Context, topic string, r *schema.Record) error {

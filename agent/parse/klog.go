@@ -1,6 +1,10 @@
 package parse
 
-import "bytes"
+import (
+	"bytes"
+
+	"weir/schema"
+)
 
 // klog reads the header of klog and glog, Lmmdd hh:mm:ss.uuuuuu threadid file:line], and that of newer glogs, which
 // write the year before the month.
@@ -8,13 +12,13 @@ func klog(b []byte, f *Fields) bool {
 	var n int32
 	switch b[0] {
 	case 'I':
-		n = numInfo
+		n = schema.SeverityInfo
 	case 'W':
-		n = numWarn
+		n = schema.SeverityWarn
 	case 'E':
-		n = numError
+		n = schema.SeverityError
 	case 'F':
-		n = numFatal
+		n = schema.SeverityFatal
 	default:
 		return false
 	}

@@ -1,24 +1,13 @@
 package parse
 
-// The severity numbers of OpenTelemetry's log data model that names of levels stand for.
-const (
-	numTrace = 1
-	numDebug = 5
-	numInfo  = 9
-	numWarn  = 13
-	numError = 17
-	numFatal = 21
-)
-
-// shortNames is indexed by (number-1)/4: OpenTelemetry gives each level four numbers.
-var shortNames = [...]string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"}
+import "weir/schema"
 
 // setSeverity sets a number from 1 to 24 with its short name and says whether it could.
 func (f *Fields) setSeverity(n int32) bool {
 	if n < 1 || n > 24 {
 		return false
 	}
-	f.Severity, f.SeverityText = n, shortNames[(n-1)/4]
+	f.Severity, f.SeverityText = n, schema.SeverityName(n)
 	return true
 }
 
@@ -30,35 +19,35 @@ func levelOf(w []byte) int32 {
 	}
 	switch w[0] | 0x20 {
 	case 'i':
-		return oneOf(w, numInfo, "info", "information")
+		return oneOf(w, schema.SeverityInfo, "info", "information")
 	case 'e':
-		if n := oneOf(w, numError, "error", "err"); n != 0 {
+		if n := oneOf(w, schema.SeverityError, "error", "err"); n != 0 {
 			return n
 		}
-		return oneOf(w, numFatal, "emerg", "emergency")
+		return oneOf(w, schema.SeverityFatal, "emerg", "emergency")
 	case 'w':
-		return oneOf(w, numWarn, "warn", "warning")
+		return oneOf(w, schema.SeverityWarn, "warn", "warning")
 	case 'd':
-		if n := oneOf(w, numDebug, "debug", "debug"); n != 0 {
+		if n := oneOf(w, schema.SeverityDebug, "debug", "debug"); n != 0 {
 			return n
 		}
-		return oneOf(w, numFatal, "dpanic", "dpanic")
+		return oneOf(w, schema.SeverityFatal, "dpanic", "dpanic")
 	case 't':
-		return oneOf(w, numTrace, "trace", "trace")
+		return oneOf(w, schema.SeverityTrace, "trace", "trace")
 	case 'f':
-		return oneOf(w, numFatal, "fatal", "fatal")
+		return oneOf(w, schema.SeverityFatal, "fatal", "fatal")
 	case 'c':
-		return oneOf(w, numFatal, "critical", "crit")
+		return oneOf(w, schema.SeverityFatal, "critical", "crit")
 	case 'n':
-		return oneOf(w, numInfo, "notice", "notice")
+		return oneOf(w, schema.SeverityInfo, "notice", "notice")
 	case 'p':
-		return oneOf(w, numFatal, "panic", "panic")
+		return oneOf(w, schema.SeverityFatal, "panic", "panic")
 	case 's':
-		return oneOf(w, numError, "severe", "severe")
+		return oneOf(w, schema.SeverityError, "severe", "severe")
 	case 'a':
-		return oneOf(w, numFatal, "alert", "alert")
+		return oneOf(w, schema.SeverityFatal, "alert", "alert")
 	case 'v':
-		return oneOf(w, numTrace, "verbose", "verbose")
+		return oneOf(w, schema.SeverityTrace, "verbose", "verbose")
 	}
 	return 0
 }
@@ -96,9 +85,9 @@ func pinoLevel(b []byte) int32 {
 func statusSeverity(code int64) int32 {
 	switch {
 	case code >= 500 && code < 600:
-		return numError
+		return schema.SeverityError
 	case code >= 400 && code < 500:
-		return numWarn
+		return schema.SeverityWarn
 	}
-	return numInfo
+	return schema.SeverityInfo
 }

@@ -1,6 +1,10 @@
 package parse
 
-import "bytes"
+import (
+	"bytes"
+
+	"weir/schema"
+)
 
 // oceanbase reads lines of OceanBase's observer.log, [time] LEVEL [MODULE] function (file:line) [thread][name][tenant]
 // [trace id] text, in which version 3 has no function and obproxy no tenant. Without a thread's number and a trace id
@@ -47,15 +51,15 @@ func oceanbase(b []byte, f *Fields) bool {
 func oceanbaseLevel(w []byte) int32 {
 	switch string(w) {
 	case "ERROR", "EDIAG", "USER_ERROR", "USER_ERR":
-		return numError
+		return schema.SeverityError
 	case "WARN", "WDIAG":
-		return numWarn
+		return schema.SeverityWarn
 	case "INFO":
-		return numInfo
+		return schema.SeverityInfo
 	case "TRACE":
-		return numTrace
+		return schema.SeverityTrace
 	case "DEBUG":
-		return numDebug
+		return schema.SeverityDebug
 	}
 	return 0
 }

@@ -1,6 +1,10 @@
 package parse
 
-import "bytes"
+import (
+	"bytes"
+
+	"weir/schema"
+)
 
 // sofaTraceID says whether b has the form of SOFATracer's trace ids: the server's IPv4 address in 8 hexadecimal
 // digits, the time in 13 digits of milliseconds, a counter of 4 digits, and the process id.
@@ -108,11 +112,11 @@ func (f *Fields) sofaResult(code []byte) {
 	if f.Severity != 0 {
 		return
 	}
-	n := int32(numError)
+	n := int32(schema.SeverityError)
 	if status, ok := decimal(code); ok && len(code) == 3 {
 		n = statusSeverity(status)
 	} else if string(code) == "00" || string(code) == "success" {
-		n = numInfo
+		n = schema.SeverityInfo
 	}
 	f.setSeverity(n)
 }

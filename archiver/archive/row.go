@@ -79,15 +79,7 @@ func Level(r *schema.Record) string {
 	if r.SeverityText != "" {
 		return r.SeverityText
 	}
-	return severityName(r.Severity)
-}
-
-// severityName gives the short name of an OpenTelemetry severity number; four numbers share a name.
-func severityName(n int32) string {
-	if n < 1 || n > 24 {
-		return ""
-	}
-	return [...]string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"}[(n-1)/4]
+	return schema.SeverityName(r.Severity)
 }
 
 // attrText is an attribute's value as text. Bytes become base64, because a Parquet string is UTF-8.

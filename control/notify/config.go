@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"weir/schema"
 )
 
 // Config says whom signals are told to.
@@ -40,8 +42,6 @@ func DefaultConfig() Config {
 // Any tells whether anybody is to be told.
 func (c *Config) Any() bool { return len(c.Alertmanager)+len(c.Webhooks) > 0 }
 
-var severities = map[string]int32{"info": 9, "warn": 13, "error": 17, "fatal": 21}
-
 // Validate joins what is wrong, each with its key.
 func (c *Config) Validate() error {
 	var errs []error
@@ -59,7 +59,7 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
-	bad(severities[c.MinSeverity] == 0, "min_severity: %q is not one of info, warn, error, fatal", c.MinSeverity)
+	bad(schema.SeverityOf(c.MinSeverity) < schema.SeverityInfo, "min_severity: %q is not one of info, warn, error, fatal", c.MinSeverity)
 	for i, l := range c.GroupBy {
 		bad(labelName(l) != l, "group_by[%d]: %q is not the name of a label: a-z A-Z 0-9 _ alone", i, l)
 	}

@@ -63,7 +63,7 @@ func newNotifier(cfg Config, t table, log *slog.Logger, reg prometheus.Registere
 		return nil, fmt.Errorf("control.notify: %w", err)
 	}
 	f := promauto.With(reg)
-	n := &Notifier{cfg: cfg, table: t, log: log.With("component", "notify"), least: severities[cfg.MinSeverity], partitions: map[int]*partition{}, m: metrics{
+	n := &Notifier{cfg: cfg, table: t, log: log.With("component", "notify"), least: schema.SeverityOf(cfg.MinSeverity), partitions: map[int]*partition{}, m: metrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "weir_notify_requests_total", Help: "Requests to a target, by result: taken, failed (tried again), refused (the alert in it never will be taken)."}, []string{"target", "result"}),
 		givenUp:  f.NewCounterVec(prometheus.CounterOpts{Name: "weir_notify_given_up_alerts_total", Help: "Alerts that were over for control.notify.give_up and that the target did not take."}, []string{"target"}),
 		dropped:  f.NewCounterVec(prometheus.CounterOpts{Name: "weir_notify_dropped_alerts_total", Help: "Alerts that nobody is told of, by reason: full (there are control.notify.max_alerts of them), old (over for control.notify.give_up when they were read)."}, []string{"reason"}),

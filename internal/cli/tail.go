@@ -22,11 +22,9 @@ type tailCmd struct {
 	JSON      bool     `help:"One JSON object a line, every field."`
 }
 
-var severities = map[string]int32{"": 0, "trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
-
 func (t tailCmd) Run(ctx context.Context, g *globals) error {
-	least, ok := severities[strings.ToLower(t.Level)]
-	if !ok {
+	least := schema.SeverityOf(t.Level)
+	if least == 0 && t.Level != "" {
 		return fmt.Errorf("--level %q is not one of trace, debug, info, warn, error, fatal", t.Level)
 	}
 	_, k, err := g.kafka()

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"weir/schema"
 )
 
 // Config of a miner. The bounds hold for one miner, of which a consumer has one per partition.
@@ -31,7 +33,7 @@ type Config struct {
 // DefaultConfig tells new errors and jumps that a person would call one.
 func DefaultConfig() Config {
 	return Config{Similarity: 0.6, MaxApps: 1000, MaxTemplates: 1000, MaxBytes: 64 << 20, MaxLine: 1024, MaxWords: 64, Expire: 7 * 24 * time.Hour,
-		Learn: 10 * time.Minute, LearnLines: 1000, NewSeverity: 17, ToldPerApp: 10,
+		Learn: 10 * time.Minute, LearnLines: 1000, NewSeverity: schema.SeverityError, ToldPerApp: 10,
 		Window: time.Minute, RateCount: 100, RateRatio: 5, RateAfter: 10, CoolDown: 30 * time.Minute}
 }
 

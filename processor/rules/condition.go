@@ -45,10 +45,8 @@ type env struct {
 	Number func(string) float64 `expr:"number"`
 }
 
-var levels = map[string]int{"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
-
 func newEnv(v *View) *env {
-	return &env{Trace: levels["TRACE"], Debug: levels["DEBUG"], Info: levels["INFO"], Warn: levels["WARN"], Error: levels["ERROR"], Fatal: levels["FATAL"],
+	return &env{Trace: int(schema.SeverityTrace), Debug: int(schema.SeverityDebug), Info: int(schema.SeverityInfo), Warn: int(schema.SeverityWarn), Error: int(schema.SeverityError), Fatal: int(schema.SeverityFatal),
 		Label: v.label, Attr: v.attr, Number: v.number}
 }
 
@@ -319,7 +317,7 @@ func numeric(n ast.Node) func(*View) float64 {
 	case *ast.FloatNode:
 		return func(*View) float64 { return n.Value }
 	case *ast.IdentifierNode:
-		if level, ok := levels[n.Value]; ok {
+		if level := schema.SeverityOf(n.Value); level != 0 {
 			value := float64(level)
 			return func(*View) float64 { return value }
 		}

@@ -202,16 +202,14 @@ func (e *Expect) differs(s *signal.Signal) string {
 	return ""
 }
 
-var levels = map[string]int32{"": 0, "trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
-
 // batches makes a batch of each record, sorted by time.
 func (t *Test) batches() (all []*schema.Batch, last time.Duration, err error) {
 	for i := range t.Input {
 		in := &t.Input[i]
 		times := max(in.Times, 1)
-		severity, ok := levels[strings.ToLower(in.Level)]
+		severity := schema.SeverityOf(in.Level)
 		switch {
-		case !ok:
+		case severity == 0 && in.Level != "":
 			return nil, 0, fmt.Errorf("input %d: level: %q is not one of trace, debug, info, warn, error, fatal", i+1, in.Level)
 		case times > 1 && in.Every <= 0:
 			return nil, 0, fmt.Errorf("input %d: times needs every", i+1)

@@ -56,15 +56,13 @@ type Signal struct {
 	Subject []schema.Attr
 }
 
-// Severity numbers of OpenTelemetry, and their names.
+// The severities that signals have.
 const (
-	Info  int32 = 9
-	Warn  int32 = 13
-	Error int32 = 17
-	Fatal int32 = 21
+	Info  = schema.SeverityInfo
+	Warn  = schema.SeverityWarn
+	Error = schema.SeverityError
+	Fatal = schema.SeverityFatal
 )
-
-var severities = map[int32]string{Info: "INFO", Warn: "WARN", Error: "ERROR", Fatal: "FATAL"}
 
 // Group names a group by alternating keys and values, in the order given: "key=value,key=value". Commas, equals signs and backslashes
 // in values get a backslash before them.
@@ -113,7 +111,7 @@ func (s *Signal) Record() schema.Record {
 		attrs = append(attrs, schema.String(schema.AttrSignalRecords, strings.Join(s.Records[:n], ",")))
 	}
 	attrs = append(attrs, s.Subject...)
-	return schema.Record{Time: s.End, Severity: s.Severity, SeverityText: severities[s.Severity], Body: s.Body, EventName: schema.EventSignal, Attrs: attrs}
+	return schema.Record{Time: s.End, Severity: s.Severity, SeverityText: schema.SeverityName(s.Severity), Body: s.Body, EventName: schema.EventSignal, Attrs: attrs}
 }
 
 // FromRecord reads a signal; its memory is its own. A record that is none, or lacks what every signal has, is an error.

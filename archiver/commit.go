@@ -208,7 +208,7 @@ func (p *partition) place(f *archive.File) error {
 	e, err := p.a.store.Stat(f.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if merged, err := p.merged(f); err != nil || merged {
+		if gone, err := p.gone(f); err != nil || gone {
 			return err
 		}
 		return fmt.Errorf("its file is neither at %s nor at %s; restore it (%d rows, sha256 %s), or, if it was deleted on "+
@@ -221,16 +221,21 @@ func (p *partition) place(f *archive.File) error {
 	return p.same(f)
 }
 
-// merged tells whether a compaction has put another file in the place of one: it may come between the renaming and the marker.
-func (p *partition) merged(f *archive.File) (bool, error) {
-	hour := f.MinTime.Truncate(time.Hour)
-	records, err := archive.Compactions(context.Background(), p.a.store, p.tp.Topic, archive.Scope{Since: hour, Until: hour.Add(time.Hour)})
-	for _, c := range records {
+// gone tells whether a compaction has put another file in the place of one, or it expired: both may come between the renaming and the marker.
+func (p *partition) gone(f *archive.File) (bool, error) {
+	ctx, hour := context.Background(), f.MinTime.Truncate(time.Hour)
+	scope := archive.Scope{Since: hour, Until: hour.Add(time.Hour)}
+	compactions, err := archive.Compactions(ctx, p.a.store, p.tp.Topic, scope)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range compactions {
 		if slices.ContainsFunc(c.Replaces, func(r archive.Replaced) bool { return r.Path == f.Path && r.SHA256 == f.SHA256 }) {
 			return true, nil
 		}
 	}
-	return false, err
+	expiries, err := archive.Expiries(ctx, p.a.store, p.tp.Topic, scope)
+	return archive.Covers(expiries, f), err
 }
 
 // same tells a file that is in its place from another one that has its name, say of an archive whose _weir folder was lost.

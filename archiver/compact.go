@@ -51,6 +51,12 @@ func (c CompactConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
+// The folders of what compactions and expiries write, by hour and by day.
+var (
+	compactTmp = path.Join(archive.TmpDir, "compact")
+	expireTmp  = path.Join(archive.TmpDir, "expire")
+)
+
 // mergeTargets bounds what one record merges, in sizes of a merged file: so the temporary folder's size and the number of sorted runs are bounded.
 const mergeTargets = 4
 
@@ -61,13 +67,13 @@ const mergeTargets = 4
 //  1. merge: rows are sorted (sort.go says how) and written to the compactor's own folder.
 //  2. verify: each merged file is read back; its rows together must be those of the files that it replaces.
 //  3. record: the compaction record is written to the own commit folder.
-//  4. hour: the folders of the hour's records are made.
+//  4. folder: the folders of the hour's records are made.
 //  5. commit: the record is renamed into its place. From here on the merged files hold.
 //  6. place: the merged files are renamed to their places.
 //  7. remove: the replaced files go.
 //
-// A run begins with finishing what a crash left after 5, and with shutting out other compactors of the hour as partition.go's
-// fence does: it deletes their commit folders, without which they cannot commit.
+// A run begins with finishing what a crash left after 5, and with shutting out other compactors of the hour, and who lets its day expire, as
+// partition.go's fence does: it deletes their commit folders, without which they cannot commit.
 type Compactor struct {
 	cfg   Config
 	log   *slog.Logger
@@ -192,7 +198,7 @@ func (c *Compactor) unfinished(records []*archive.Compaction, there map[string]i
 	last := records[len(records)-1]
 	for _, f := range last.Files {
 		if _, ok := there[f.Path]; !ok {
-			// Where it is not waiting either, a retention job has deleted it.
+			// Where it is not waiting either, it has expired.
 			if _, err := c.store.Stat(f.Tmp); err == nil {
 				return true, nil
 			} else if !errors.Is(err, fs.ErrNotExist) {
@@ -227,25 +233,28 @@ func (c *Compactor) Run(ctx context.Context, h *Hour) (made []*archive.Compactio
 }
 
 func (c *Compactor) run(ctx context.Context, h *Hour) (made []*archive.Compaction, err error) {
-	var nonce [8]byte
-	_, _ = rand.Read(nonce[:]) // never fails
-	base := archive.HourDir(path.Join(archive.TmpDir, "compact"), h.Topic, h.Start)
-	own := path.Join(base, hex.EncodeToString(nonce[:]))
-	// The own folder comes first: of two that begin at once, at least the later one then sees the other.
-	if err := c.store.MkdirAll(path.Join(own, "commit")); err != nil {
-		return nil, fmt.Errorf("make folder %s: %w", own, err)
+	base := archive.HourDir(compactTmp, h.Topic, h.Start)
+	own, err := c.begin(base)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err == nil { // after a failure the commit may have happened: the next run finds out
-			err = store.RemoveTree(c.store, own)
-			_ = c.store.Remove(base) // not while another one has a folder there
+			err = c.end(base, own)
 		}
 	}()
 	others, err := c.fence(base, own)
 	if err != nil {
 		return nil, err
 	}
+	if _, err := c.fence(archive.DayDir(expireTmp, h.Topic, h.Start), own); err != nil {
+		return nil, err
+	}
 	records, err := c.records(ctx, h.Topic, h.Start)
+	if err != nil {
+		return nil, err
+	}
+	expiries, err := archive.Expiries(ctx, c.store, h.Topic, archive.Scope{Since: h.Start, Until: h.Start.Add(time.Hour)})
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +277,7 @@ func (c *Compactor) run(ctx context.Context, h *Hour) (made []*archive.Compactio
 			return nil, err
 		}
 	}
-	for _, m := range c.merges(h.Topic, h.Start, current(h.places, records), there) {
+	for _, m := range c.merges(h.Topic, h.Start, archive.Unexpired(current(h.places, records), expiries), there) {
 		r, err := c.merge(ctx, own, &m, records)
 		if err != nil {
 			return made, err
@@ -276,6 +285,23 @@ func (c *Compactor) run(ctx context.Context, h *Hour) (made []*archive.Compactio
 		records, made = append(records, r), append(made, r)
 	}
 	return made, nil
+}
+
+// begin makes a folder of the run's own. It comes first: of two that begin at once, at least the later one then sees the other.
+func (c *Compactor) begin(base string) (own string, err error) {
+	var nonce [8]byte
+	_, _ = rand.Read(nonce[:]) // never fails
+	own = path.Join(base, hex.EncodeToString(nonce[:]))
+	if err := c.store.MkdirAll(path.Join(own, "commit")); err != nil {
+		return "", fmt.Errorf("make folder %s: %w", own, err)
+	}
+	return own, nil
+}
+
+func (c *Compactor) end(base, own string) error {
+	err := store.RemoveTree(c.store, own)
+	_ = c.store.Remove(base) // not while another one has a folder there
+	return err
 }
 
 // current is what of a plan's files still holds, with the merged files of records that came since.
@@ -288,13 +314,13 @@ func current(places []archive.Place, records []*archive.Compaction) []archive.Pl
 	})
 }
 
-// fence deletes the commit folders of all other compactors of the hour, and returns their folders.
+// fence deletes the commit folders of all others in a base folder, and returns their folders.
 func (c *Compactor) fence(base, own string) (others []string, err error) {
 	if err := c.hook("fence"); err != nil {
 		return nil, err
 	}
 	entries, err := c.store.List(base)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list %s: %w", base, err)
 	}
 	for _, e := range entries {
@@ -334,8 +360,11 @@ func (c *Compactor) merge(ctx context.Context, own string, m *Merge, before []*a
 	return r, c.settle(r)
 }
 
-// commit puts the record in its place.
-func (c *Compactor) commit(ctx context.Context, own string, r *archive.Compaction) error {
+// commit puts a record, of a compaction or an expiry, in its place.
+func (c *Compactor) commit(ctx context.Context, own string, r interface {
+	Name() string
+	Encode() ([]byte, error)
+}) error {
 	data, err := r.Encode()
 	if err == nil {
 		data, err = archive.Sign(data, c.key)
@@ -346,16 +375,16 @@ func (c *Compactor) commit(ctx context.Context, own string, r *archive.Compactio
 	name := r.Name()
 	tmp := path.Join(own, "commit", path.Base(name))
 	if err := c.step("record", func() error { return store.WriteFile(c.store, tmp, data) }); err != nil {
-		return fmt.Errorf("%w (another compaction of the hour may have taken over)", err)
+		return fmt.Errorf("%w (another compaction or expiry may have taken over)", err)
 	}
-	if err := c.step("hour", func() error { return c.store.MkdirAll(path.Dir(name)) }); err != nil {
+	if err := c.step("folder", func() error { return c.store.MkdirAll(path.Dir(name)) }); err != nil {
 		return fmt.Errorf("make folder %s: %w", path.Dir(name), err)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := c.step("commit", func() error { return c.store.Rename(tmp, name) }); err != nil {
-		return fmt.Errorf("rename the record to %s: %w (another compaction of the hour may have taken over)", name, err)
+		return fmt.Errorf("rename the record to %s: %w (another compaction or expiry may have taken over)", name, err)
 	}
 	return nil
 }
@@ -367,18 +396,27 @@ func (c *Compactor) step(name string, fn func() error) error {
 	return fn()
 }
 
-// finish settles a record of another run. Where records are signed it must be, too: files are deleted on its word.
+// finish settles a record of another run.
 func (c *Compactor) finish(r *archive.Compaction) error {
-	if c.key != nil {
-		data, err := c.store.ReadFile(r.Name())
-		if err == nil {
-			err = archive.Verify(data, []ed25519.PublicKey{c.key.Public().(ed25519.PublicKey)})
-		}
-		if err != nil {
-			return fmt.Errorf("record %s is not finished: %w; `weir audit` tells whether it was forged, and without archiver.sign_key_file it is finished", r.Name(), err)
-		}
+	if err := c.trust(r.Name()); err != nil {
+		return err
 	}
 	return c.settle(r)
+}
+
+// trust checks a record of another run before it is finished. Where records are signed it must be, too: files are deleted on its word.
+func (c *Compactor) trust(name string) error {
+	if c.key == nil {
+		return nil
+	}
+	data, err := c.store.ReadFile(name)
+	if err == nil {
+		err = archive.Verify(data, []ed25519.PublicKey{c.key.Public().(ed25519.PublicKey)})
+	}
+	if err != nil {
+		return fmt.Errorf("record %s is not finished: %w; `weir audit` tells whether it was forged, and without archiver.sign_key_file it is finished", name, err)
+	}
+	return nil
 }
 
 // settle puts the merged files of a committed record in their places and removes those that they replace. It may be done

@@ -314,7 +314,7 @@ func compactKilled(t *testing.T, newRoot func(*testing.T) string, most int) {
 
 // TestTwoCompactions has another compaction of the same hours run whole at each step of one.
 func TestTwoCompactions(t *testing.T) {
-	for _, step := range []string{"fence", "merge", "verify", "record", "hour", "commit", "place", "remove"} {
+	for _, step := range []string{"fence", "merge", "verify", "record", "folder", "commit", "place", "remove"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			root := "file://" + t.TempDir()

@@ -38,8 +38,7 @@ type Replaced struct {
 
 // HourDir is the folder of an hour below a base folder.
 func HourDir(base, topic string, hour time.Time) string {
-	hour = hour.UTC()
-	return path.Join(base, topic, hour.Format("dt=2006-01-02"), hour.Format("hour=15"))
+	return path.Join(DayDir(base, topic, hour), hour.UTC().Format("hour=15"))
 }
 
 // Name is where the record has its place.

@@ -40,8 +40,8 @@ type Place struct {
 // Hour is the hour of event time that all rows of the file are of.
 func (p *Place) Hour() time.Time { return p.MinTime.Truncate(time.Hour) }
 
-// Open opens the file. It matches fs.ErrNotExist where the file is gone: a compaction may have replaced it since the snapshot
-// (Compactions and Resolve tell), or a retention job deleted it.
+// Open opens the file. It matches fs.ErrNotExist where the file is gone: a compaction may have replaced it since the snapshot, or it
+// expired (Compactions and Expiries tell), or somebody deleted it.
 func (p *Place) Open(s store.Store) (store.Reader, error) {
 	var err error
 	// At its place again after its temporary name: it may have been settled between the two.
@@ -61,7 +61,7 @@ func (p *Place) Open(s store.Store) (store.Reader, error) {
 // compaction may work meanwhile. What is listed are whole files, whose other rows the caller passes over.
 //
 // Manifests are read before compaction records: a file that is replaced in between is then known to be, while the files of
-// a manifest that comes in between are missing with all of their rows or, merged, there with all of them.
+// a manifest that comes in between are missing with all of their rows or, merged, there with all of them. Expiry records come last.
 func Snapshot(ctx context.Context, s store.Store, scope Scope) ([]Place, error) {
 	l, err := List(ctx, s, scope)
 	if err != nil {
@@ -72,9 +72,10 @@ func Snapshot(ctx context.Context, s store.Store, scope Scope) ([]Place, error) 
 
 // Listing is a snapshot, with how much there is that the scope passes over.
 type Listing struct {
-	Places []Place
-	Files  int // of all manifests and compaction records that were read, without those that were replaced
-	Bytes  int64
+	Places  []Place
+	Files   int // of all manifests and compaction records that were read, without those that were replaced or expired
+	Bytes   int64
+	Expired int // of the scope's days, on the record
 }
 
 // List is Snapshot for those who also tell what was passed over.
@@ -96,7 +97,14 @@ func List(ctx context.Context, s store.Store, scope Scope) (*Listing, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.Places = append(l.Places, Resolve(listed, compactions)...)
+		expiries, err := Expiries(ctx, s, topic, scope)
+		if err != nil {
+			return nil, err
+		}
+		all := Resolve(listed, compactions)
+		left := Unexpired(all, expiries)
+		l.Expired += len(all) - len(left)
+		l.Places = append(l.Places, left...)
 	}
 	l.Places = slices.DeleteFunc(l.Places, func(p Place) bool {
 		l.Files++
@@ -380,6 +388,43 @@ func lateManifests(ctx context.Context, s store.Store, topic string, scope Scope
 	return slices.Collect(maps.Values(found)), nil
 }
 
+// OfDay lists what the folders of a day hold of the files that manifests and compaction records list, whenever those were made, without what
+// is replaced or expired. Files that are not in their places may be in it or not.
+func OfDay(ctx context.Context, s store.Store, topic string, day time.Time) ([]Place, error) {
+	partitions, err := Partitions(s, topic)
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]*laterDays{}
+	for _, tp := range partitions {
+		days, err := manifestDays(s, tp)
+		if err != nil {
+			return nil, err
+		}
+		all[tp.Partition] = &laterDays{store: s, tp: tp, days: days, listed: map[time.Time][]ManifestName{}}
+	}
+	scope := Scope{Since: day, Until: day.AddDate(0, 0, 1)}
+	names, err := lateManifests(ctx, s, topic, scope, nil, all)
+	if err != nil {
+		return nil, err
+	}
+	listed, err := readManifests(ctx, s, names)
+	if err != nil {
+		return nil, err
+	}
+	compactions, err := Compactions(ctx, s, topic, scope)
+	if err != nil {
+		return nil, err
+	}
+	expiries, err := Expiries(ctx, s, topic, scope)
+	if err != nil {
+		return nil, err
+	}
+	places := slices.DeleteFunc(Unexpired(Resolve(listed, compactions), expiries), func(p Place) bool { return !scope.overlaps(p.MinTime, p.MaxTime) })
+	slices.SortFunc(places, func(a, b Place) int { return cmp.Compare(a.Path, b.Path) })
+	return places, nil
+}
+
 // readManifests reads manifests, several at once, and lists their files.
 func readManifests(ctx context.Context, s store.Store, names []ManifestName) ([]Place, error) {
 	var mu sync.Mutex
@@ -408,13 +453,56 @@ func readManifests(ctx context.Context, s store.Store, names []ManifestName) ([]
 
 // Compactions reads the compaction records of a topic's hours that overlap the scope.
 func Compactions(ctx context.Context, s store.Store, topic string, scope Scope) ([]*Compaction, error) {
-	base := path.Join(CompactionDir, topic)
-	days, err := folders(s, base)
-	if err != nil {
-		return nil, err
-	}
 	var mu sync.Mutex
 	var all []*Compaction
+	err := eachDay(ctx, s, path.Join(CompactionDir, topic), scope, func(ctx context.Context, dir string, day time.Time) error {
+		hours, err := folders(s, dir)
+		if err != nil {
+			return err
+		}
+		for _, h := range hours {
+			at, ok := ParseHourDir(h)
+			if !ok || !scope.overlaps(day.Add(at), day.Add(at+time.Hour-1)) {
+				continue
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			of, err := records(s, path.Join(dir, h), "compaction", ParseCompaction)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			all = append(all, of...)
+			mu.Unlock()
+		}
+		return nil
+	})
+	slices.SortFunc(all, func(a, b *Compaction) int { return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.N, b.N)) })
+	return all, err
+}
+
+// Expiries reads the expiry records of a topic's days that overlap the scope.
+func Expiries(ctx context.Context, s store.Store, topic string, scope Scope) ([]*Expiry, error) {
+	var mu sync.Mutex
+	var all []*Expiry
+	err := eachDay(ctx, s, path.Join(ExpiryDir, topic), scope, func(_ context.Context, dir string, _ time.Time) error {
+		of, err := records(s, dir, "expiry", ParseExpiry)
+		mu.Lock()
+		all = append(all, of...)
+		mu.Unlock()
+		return err
+	})
+	slices.SortFunc(all, func(a, b *Expiry) int { return cmp.Or(a.Day.Compare(b.Day), cmp.Compare(a.N, b.N)) })
+	return all, err
+}
+
+// eachDay calls fn with the folders of days below a topic's folder that overlap the scope, several at once.
+func eachDay(ctx context.Context, s store.Store, base string, scope Scope, fn func(ctx context.Context, dir string, day time.Time) error) error {
+	days, err := folders(s, base)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for _, name := range days {
@@ -423,42 +511,22 @@ func Compactions(ctx context.Context, s store.Store, topic string, scope Scope) 
 			continue
 		}
 		g.Go(func() error {
-			hours, err := folders(s, path.Join(base, name))
-			if err != nil {
-				return err
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
-			for _, h := range hours {
-				at, ok := ParseHourDir(h)
-				if !ok || !scope.overlaps(day.Add(at), day.Add(at+time.Hour-1)) {
-					continue
-				}
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				of, err := compactionsOf(s, path.Join(base, name, h))
-				if err != nil {
-					return err
-				}
-				mu.Lock()
-				all = append(all, of...)
-				mu.Unlock()
-			}
-			return nil
+			return fn(ctx, path.Join(base, name), day)
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(all, func(a, b *Compaction) int { return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.N, b.N)) })
-	return all, nil
+	return g.Wait()
 }
 
-func compactionsOf(s store.Store, dir string) ([]*Compaction, error) {
+// records reads all records of a folder.
+func records[T any](s store.Store, dir, kind string, parse func(data []byte, name string) (T, error)) ([]T, error) {
 	entries, err := s.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
-	var all []*Compaction
+	var all []T
 	for _, e := range entries {
 		if e.Dir || !strings.HasSuffix(e.Name, ".json") {
 			continue
@@ -466,13 +534,13 @@ func compactionsOf(s store.Store, dir string) ([]*Compaction, error) {
 		name := path.Join(dir, e.Name)
 		data, err := s.ReadFile(name)
 		if err != nil {
-			return nil, fmt.Errorf("read compaction record %s: %w", name, err)
+			return nil, fmt.Errorf("read %s record %s: %w", kind, name, err)
 		}
-		c, err := ParseCompaction(data, name)
+		r, err := parse(data, name)
 		if err != nil {
-			return nil, fmt.Errorf("compaction record %s: %w", name, err)
+			return nil, fmt.Errorf("%s record %s: %w", kind, name, err)
 		}
-		all = append(all, c)
+		all = append(all, r)
 	}
 	return all, nil
 }

@@ -34,6 +34,7 @@ type Query struct {
 type Progress struct {
 	Listed      int // files of the manifests that were read
 	ListedBytes int64
+	Expired     int // files of the days within the time that expired on the record; not among those listed
 	Files       int // of these, those within the time
 	FileBytes   int64
 
@@ -147,7 +148,7 @@ func Group(hits []*Hit) []*schema.Batch {
 }
 
 // ErrMissing says that files are gone which manifests list.
-var ErrMissing = errors.New("files that manifests list are neither in their places nor replaced; was it a retention job? What they held is not in the answer")
+var ErrMissing = errors.New("files that manifests list are neither in their places nor replaced, and no expiry record tells of them; `weir audit` says more. What they held is not in the answer")
 
 // Count calls visit with the time and the level of each record that matches, in the order of time.
 func (r *Reader) Count(ctx context.Context, q Query, progress func(Progress), visit func(at int64, level string)) error {
@@ -272,7 +273,7 @@ func (s *sweep) run(ctx context.Context, give func(*Hit) bool) error {
 	if err != nil {
 		return err
 	}
-	s.p.Listed, s.p.ListedBytes, s.p.ListingTook = list.Files, list.Bytes, time.Since(s.started)
+	s.p.Listed, s.p.ListedBytes, s.p.Expired, s.p.ListingTook = list.Files, list.Bytes, list.Expired, time.Since(s.started)
 	for i := range list.Places {
 		s.add(&list.Places[i])
 	}
@@ -510,11 +511,16 @@ func (s *sweep) give(to func(*Hit) bool) bool {
 }
 
 // failed finds out why a unit could not be read. A compaction that replaced its file since the listing is no failure: all that was not given
-// out of the files that it replaced is taken from the merged ones instead.
+// out of the files that it replaced is taken from the merged ones instead. What expired since is passed over, as it is by who begins now.
 func (s *sweep) failed(ctx context.Context, u *unit, why error) error {
 	s.release(u)
 	hour := u.place.Hour()
-	compactions, err := archive.Compactions(ctx, s.store, u.place.Topic, archive.Scope{Since: hour, Until: hour.Add(time.Hour)})
+	scope := archive.Scope{Since: hour, Until: hour.Add(time.Hour)}
+	compactions, err := archive.Compactions(ctx, s.store, u.place.Topic, scope)
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	expiries, err := archive.Expiries(ctx, s.store, u.place.Topic, scope)
 	if err != nil {
 		return errors.Join(why, err)
 	}
@@ -524,7 +530,7 @@ func (s *sweep) failed(ctx context.Context, u *unit, why error) error {
 			old = append(old, *p)
 		}
 	}
-	now := archive.Resolve(old, compactions)
+	now := archive.Unexpired(archive.Resolve(old, compactions), expiries)
 	has := func(places []archive.Place, path string) bool {
 		return slices.ContainsFunc(places, func(p archive.Place) bool { return p.Path == path })
 	}

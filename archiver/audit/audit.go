@@ -96,23 +96,35 @@ type Report struct {
 	Notes     []string  `json:"notes"`
 	Manifests int64     `json:"manifests"`
 	Records   int64     `json:"compaction_records"`
+	Expiries  int64     `json:"expiry_records"`
 	Files     int64     `json:"files"`
 	Bytes     int64     `json:"bytes"`
+	Expired   Expired   `json:"expired"`
+}
+
+// Expired counts what has expired on the record, of files that have a part in the range.
+type Expired struct {
+	Files int64 `json:"files"`
+	Rows  int64 `json:"rows"`
+	Bytes int64 `json:"bytes"`
+	There int64 `json:"there"` // of the files: those that are not deleted yet
 }
 
 type auditor struct {
-	o       Options
-	s       store.Store
-	wide    archive.Scope // whole hours
-	rep     *Report
-	chains  map[ingest.TopicPartition]*chain
-	topics  []string
-	there   map[string]int64 // files in the hours' folders, by path: their sizes, as of the beginning
-	live    map[string]*file // files that hold the records now
-	sources map[string]*source
-	losses  []loss
-	gaps    []gap
-	signed  map[string]time.Time // by topic: since when manifests are signed
+	o        Options
+	s        store.Store
+	wide     archive.Scope // whole hours
+	rep      *Report
+	chains   map[ingest.TopicPartition]*chain
+	topics   []string
+	expiries map[string]bool  // expiry records that were read
+	there    map[string]int64 // files in the hours' folders, by path: their sizes, as of the beginning
+	listed   map[string]*file // files that manifests and compaction records list
+	live     map[string]*file // of these, the files that hold the records now
+	sources  map[string]*source
+	losses   []loss
+	gaps     []gap
+	signed   map[string]time.Time // by topic: since when manifests are signed
 }
 
 // Run audits an archive. An error means that the audit could not be done to its end; the report then has what was found until then.
@@ -121,7 +133,7 @@ func Run(ctx context.Context, s store.Store, o Options) (*Report, error) {
 		o.Progress = func(string) {}
 	}
 	a := &auditor{o: o, s: s, rep: &Report{Since: o.Scope.Since, Until: o.Scope.Until}, chains: map[ingest.TopicPartition]*chain{}, there: map[string]int64{},
-		live: map[string]*file{}, sources: map[string]*source{}, signed: map[string]time.Time{}}
+		expiries: map[string]bool{}, listed: map[string]*file{}, live: map[string]*file{}, sources: map[string]*source{}, signed: map[string]time.Time{}}
 	a.wide = archive.Scope{Since: o.Scope.Since.Truncate(time.Hour), Until: o.Scope.Until}
 	if u := o.Scope.Until; !u.IsZero() {
 		a.wide.Until = u.Add(time.Hour - 1).Truncate(time.Hour)
@@ -138,6 +150,7 @@ func (a *auditor) run(ctx context.Context) error {
 		a.listFolders,
 		a.readChains,
 		a.readCompactions,
+		a.readExpiries,
 		a.readFiles,
 		a.checkRows,
 		a.checkHoles,

@@ -38,7 +38,8 @@ type manifest struct {
 	signature error             // of archive.Verify
 	before    bool              // of before the range: it is there for its successor's sake
 
-	whole   bool             // all of its files are in the range
+	expired map[int64]bool   // hours since 1970 of which its rows have expired, or some of them
+	whole   bool             // all of its files are in the range, and none has expired
 	trouble bool             // a file with rows of it is not as it should be, and has its finding
 	rows    map[string]int64 // found, by source
 	strange map[string]int64 // rows found that it does not tell of, by source
@@ -325,7 +326,8 @@ func (a *auditor) readCompactions(ctx context.Context) error {
 				if byHour[k] == nil {
 					byHour[k] = map[string]*file{}
 				}
-				byHour[k][f.Path] = &file{Place: p, of: []*manifest{m}}
+				a.listed[f.Path] = &file{Place: p, of: []*manifest{m}}
+				byHour[k][f.Path] = a.listed[f.Path]
 			}
 			for name, s := range m.m.Sources {
 				src := a.source(strings.Clone(name))
@@ -378,31 +380,39 @@ type record struct {
 // records reads a topic's compaction records of the range, by hour and number.
 func (a *auditor) records(topic string) (all []*record, err error) {
 	err = a.eachHour(path.Join(archive.CompactionDir, topic), func(dir string, hour time.Time) error {
-		entries, err := a.s.List(dir)
-		if err != nil {
-			return fmt.Errorf("list %s: %w", dir, err)
-		}
 		var last *record
-		for _, e := range entries {
-			if e.Dir || !strings.HasSuffix(e.Name, ".json") {
-				continue
-			}
-			r := &record{name: path.Join(dir, e.Name), hour: hour, last: last}
-			data, err := a.s.ReadFile(r.name)
-			if err != nil {
-				return fmt.Errorf("read compaction record %s: %w", r.name, err)
-			}
-			r.sum = archive.Digest(data)
-			r.c, r.err = archive.ParseCompaction(data, r.name)
-			if len(a.o.Keys) > 0 {
-				r.sig = archive.Verify(data, a.o.Keys)
-			}
+		return a.eachRecord(dir, func(name string, data []byte, sig error) {
+			r := &record{name: name, hour: hour, last: last, sum: archive.Digest(data), sig: sig}
+			r.c, r.err = archive.ParseCompaction(data, name)
 			all, last = append(all, r), r
 			a.rep.Records++
-		}
-		return nil
+		})
 	})
 	return all, err
+}
+
+// eachRecord calls fn with the records of a folder in their order, and what archive.Verify says of each.
+func (a *auditor) eachRecord(dir string, fn func(name string, data []byte, sig error)) error {
+	entries, err := a.s.List(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if e.Dir || !strings.HasSuffix(e.Name, ".json") {
+			continue
+		}
+		name := path.Join(dir, e.Name)
+		data, err := a.s.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("read record %s: %w", name, err)
+		}
+		var sig error
+		if len(a.o.Keys) > 0 {
+			sig = archive.Verify(data, a.o.Keys)
+		}
+		fn(name, data, sig)
+	}
+	return nil
 }
 
 // checkRecord checks one compaction record against what it replaces, and applies it as readers do.
@@ -453,7 +463,8 @@ func (a *auditor) checkRecord(r *record, files map[string]*file) {
 	for _, f := range r.c.Files {
 		merged += f.Rows
 		got.Add(f.Content)
-		files[f.Path] = &file{Place: archive.Place{File: f, Topic: r.c.Topic, Listed: r.name}, of: unique(of), merged: true}
+		a.listed[f.Path] = &file{Place: archive.Place{File: f, Topic: r.c.Topic, Listed: r.name}, of: unique(of), merged: true}
+		files[f.Path] = a.listed[f.Path]
 	}
 	switch {
 	case merged != rows:
@@ -470,6 +481,25 @@ func unique(all []*manifest) []*manifest {
 
 // eachHour calls fn with the folders of hours of the range below a topic's folder.
 func (a *auditor) eachHour(base string, fn func(dir string, hour time.Time) error) error {
+	return a.eachDay(base, func(dir string, day time.Time) error {
+		hours, err := a.s.List(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have expired just now
+			return fmt.Errorf("list %s: %w", dir, err)
+		}
+		for _, h := range hours {
+			at, ok := archive.ParseHourDir(h.Name)
+			if hour := day.Add(at); ok && overlaps(a.wide, hour, hour.Add(time.Hour-1)) {
+				if err := fn(path.Join(dir, h.Name), hour); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// eachDay calls fn with the folders of days of the range below a topic's folder.
+func (a *auditor) eachDay(base string, fn func(dir string, day time.Time) error) error {
 	days, err := a.s.List(base)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list %s: %w", base, err)
@@ -479,17 +509,8 @@ func (a *auditor) eachHour(base string, fn func(dir string, hour time.Time) erro
 		if !ok || !overlaps(a.wide, day, day.Add(24*time.Hour-1)) {
 			continue
 		}
-		hours, err := a.s.List(path.Join(base, d.Name))
-		if err != nil {
-			return fmt.Errorf("list %s: %w", path.Join(base, d.Name), err)
-		}
-		for _, h := range hours {
-			at, ok := archive.ParseHourDir(h.Name)
-			if hour := day.Add(at); ok && overlaps(a.wide, hour, hour.Add(time.Hour-1)) {
-				if err := fn(path.Join(base, d.Name, h.Name), hour); err != nil {
-					return err
-				}
-			}
+		if err := fn(path.Join(base, d.Name), day); err != nil {
+			return err
 		}
 	}
 	return nil

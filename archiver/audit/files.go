@@ -74,7 +74,7 @@ func (a *auditor) listFolders(context.Context) error {
 		a.progress("folders of %s", topic)
 		err := a.eachHour(topic, func(dir string, _ time.Time) error {
 			entries, err := a.s.List(dir)
-			if err != nil {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // it may have expired just now
 				return fmt.Errorf("list %s: %w", dir, err)
 			}
 			for _, e := range entries {
@@ -145,8 +145,8 @@ func (a *auditor) readFile(ctx context.Context, f *file) error {
 	const mend = "restore it from a copy, or archive its offsets again from Kafka while it has them"
 	r, size, err := a.open(f)
 	if errors.Is(err, fs.ErrNotExist) {
-		if again, err := a.replaced(ctx, f); err != nil || again {
-			return errors.Join(err, fmt.Errorf("%s was compacted while the audit ran; run it again", f.Path))
+		if again, err := a.gone(ctx, f); err != nil || again {
+			return errors.Join(err, fmt.Errorf("%s was compacted or has expired while the audit ran; run it again", f.Path))
 		}
 		f.bad = true
 		a.find(Finding{Kind: "file_missing", Where: f.Path, Records: f.Rows, What: fmt.Sprintf("it is gone, and not at %s either; %s lists it with %d rows and sha256 %s", f.Tmp, f.Listed, f.Rows, f.SHA256), Do: mend})
@@ -211,20 +211,21 @@ func (a *auditor) open(f *file) (store.Reader, int64, error) {
 	return nil, 0, fs.ErrNotExist
 }
 
-// replaced tells whether a compaction that came meanwhile replaces a file.
-func (a *auditor) replaced(ctx context.Context, f *file) (bool, error) {
-	records, err := archive.Compactions(ctx, a.s, f.Topic, archive.Scope{Since: f.MinTime, Until: f.MinTime.Add(1)})
+// gone tells whether a compaction or an expiry that came meanwhile has taken a file away.
+func (a *auditor) gone(ctx context.Context, f *file) (bool, error) {
+	scope := archive.Scope{Since: f.MinTime, Until: f.MinTime.Add(1)}
+	places := []archive.Place{f.Place}
+	if compactions, err := archive.Compactions(ctx, a.s, f.Topic, scope); err == nil { // else it has its finding
+		places = archive.Resolve(places, compactions)
+	}
+	if !slices.ContainsFunc(places, func(p archive.Place) bool { return p.Path == f.Path }) {
+		return true, nil
+	}
+	expiries, err := archive.Expiries(ctx, a.s, f.Topic, scope)
 	if err != nil {
-		return false, nil // it has its finding
+		return false, nil // as above
 	}
-	for _, c := range records {
-		for _, old := range c.Replaces {
-			if old.Path == f.Path {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
+	return archive.Covers(slices.DeleteFunc(expiries, func(e *archive.Expiry) bool { return a.expiries[e.Name()] }), &f.File), nil
 }
 
 // readRows counts a file's rows. The content is given where the file is a merged one: the manifests vouch for it, not for its bytes.
@@ -289,7 +290,7 @@ func (a *auditor) row(f *file, r *slim) {
 		return
 	}
 	src.archived++
-	if c != nil && c.asked && r.KafkaOffset >= c.start {
+	if c != nil && c.asked && r.KafkaOffset >= c.start && !c.expired(r.KafkaOffset, at) {
 		src.recent.add(id)
 	} else {
 		src.before++

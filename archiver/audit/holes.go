@@ -129,10 +129,14 @@ func (a *auditor) checkHoles(ctx context.Context) error {
 			return err
 		}
 	}
-	older := 0
+	older, told := 0, 0
 	for _, h := range holes {
 		if a.older(&h) {
 			older++
+			continue
+		}
+		if a.expiredBeside(&h) {
+			told++
 			continue
 		}
 		h.src.holes++
@@ -145,6 +149,9 @@ func (a *auditor) checkHoles(ctx context.Context) error {
 	}
 	if older > 0 {
 		a.note("%d files of logs were begun before the archive was: what they had until then is not in it", older)
+	}
+	if told > 0 {
+		a.note("%d holes in positions lie beside records that have expired: loss records that told of them may be among those", told)
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func (a *auditor) pending(ctx context.Context, c *chain, fn func(id string)) (n 
 	}, new(int))
 }
 
-// once gives fn the records of the range in a run of offsets, each once.
+// once gives fn the records of the range in a run of offsets, each once, without those that have expired.
 func (a *auditor) once(ctx context.Context, c *chain, from, to int64, fn func(*schema.Batch, *schema.Record), bad *int) error {
 	if from >= to {
 		return nil
@@ -180,7 +180,7 @@ func (a *auditor) once(ctx context.Context, c *chain, from, to int64, fn func(*s
 			return nil
 		}
 		for i := range b.Records {
-			if r := &b.Records[i]; v.Admits(r.Offset) && a.inRange(archive.EventTime(r)) {
+			if r := &b.Records[i]; v.Admits(r.Offset) && a.inRange(archive.EventTime(r)) && !c.expired(b.KafkaOffset, archive.EventTime(r)) {
 				fn(b, r)
 			}
 		}
@@ -235,7 +235,7 @@ func (a *auditor) drill(ctx context.Context, different map[string]*source) error
 			rows[r.ID] = true
 		}
 		delete(missing, r.ID)
-		if _, ok := known[r.ID]; !ok && len(known) < mostIDs && a.chains[s.tp] != nil && a.chains[s.tp].asked && r.KafkaOffset >= a.chains[s.tp].start && a.inRange(r.time()) && strings.HasPrefix(r.ContainerID, a.o.Container) {
+		if _, ok := known[r.ID]; !ok && len(known) < mostIDs && a.chains[s.tp] != nil && a.chains[s.tp].asked && r.KafkaOffset >= a.chains[s.tp].start && !a.chains[s.tp].expired(r.KafkaOffset, r.time()) && a.inRange(r.time()) && strings.HasPrefix(r.ContainerID, a.o.Container) {
 			extra[r.ID] = place{s, r.KafkaOffset}
 		}
 	})

@@ -26,6 +26,9 @@ type Config struct {
 	HourClose time.Duration `yaml:"hour_close"`
 	// SignKeyFile has an Ed25519 private key (PEM, PKCS#8) that every manifest is signed with. Empty: they are not signed.
 	SignKeyFile string `yaml:"sign_key_file"`
+	// RetentionDays is what weir archive expire deletes by without --before: days that ended longer ago. 0: it must be told. Nothing is deleted
+	// without the command.
+	RetentionDays int `yaml:"retention_days"`
 	// Compact is for weir archive compact.
 	Compact CompactConfig `yaml:"compact"`
 }
@@ -56,6 +59,9 @@ func (c Config) Validate() error {
 	}
 	if c.HourClose < 0 || c.HourClose > time.Hour {
 		errs = append(errs, fmt.Errorf("hour_close: %s is not within 0 and 1h", c.HourClose))
+	}
+	if c.RetentionDays < 0 || c.RetentionDays > 36500 {
+		errs = append(errs, fmt.Errorf("retention_days: %d is not within 0 and 36500", c.RetentionDays))
 	}
 	if err := c.Compact.Validate(); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {

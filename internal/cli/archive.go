@@ -16,6 +16,7 @@ import (
 
 type archiveCmds struct {
 	Compact archiveCompactCmd `cmd:"" help:"Merge the small files of closed hours into large ones, each record there once at any moment."`
+	Expire  archiveExpireCmd  `cmd:"" help:"Delete whole days of the archive, and record it first, so that audits know."`
 }
 
 type archiveCompactCmd struct {
@@ -94,6 +95,100 @@ func tell(g *globals, r *archive.Compaction) {
 		rows, bytes = rows+f.Rows, bytes+f.Bytes
 	}
 	fmt.Fprintf(g.out, "%s %s: %d files merged into %d, %s, %d rows\n", r.Topic, r.Hour.Format("2006-01-02 15h"), len(r.Replaces), len(r.Files), view.Bytes(float64(bytes)), rows)
+}
+
+type archiveExpireCmd struct {
+	Before string   `help:"Days of event time (UTC) before this one: a date, or how long ago (2555d); instead of archiver.retention_days. Yesterday at the latest." placeholder:"DATE"`
+	Topic  []string `help:"Only these topics."`
+	Root   string   `help:"The archive, instead of archiver.root." placeholder:"URL"`
+	DryRun bool     `help:"Show what would be deleted and change nothing."`
+}
+
+func (a archiveExpireCmd) Run(ctx context.Context, g *globals) error {
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	if err := withRoot(&cfg, a.Root); err != nil {
+		return err
+	}
+	before, err := a.before(cfg.Archiver.RetentionDays, time.Now().UTC())
+	if err != nil {
+		return err
+	}
+	e, err := archiver.NewExpirer(cfg.Archiver, telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level))
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	days, err := e.Days(before, a.Topic)
+	if err != nil {
+		return fmt.Errorf("--before: %w", err)
+	}
+	if len(days) == 0 {
+		_, err := fmt.Fprintf(g.out, "nothing is of days before %s\n", before.Format(time.DateOnly))
+		return err
+	}
+	var failed []error
+	left := 0
+	for _, d := range days {
+		if a.DryRun {
+			err = e.Look(ctx, d)
+		} else {
+			_, err = e.Run(ctx, d)
+		}
+		if ctx.Err() != nil {
+			return errors.New("stopped; the next run goes on, and what was recorded counts as expired meanwhile")
+		}
+		if err != nil {
+			failed = append(failed, err) // the other days go on
+			continue
+		}
+		left += len(d.Left)
+		a.tell(g, d)
+	}
+	if a.DryRun {
+		fmt.Fprintln(g.out, "nothing was changed (--dry-run)")
+	}
+	if left > 0 {
+		failed = append(failed, fmt.Errorf("%d files are not what manifests and records say, and stay; `weir audit --since all` says more", left))
+	}
+	return errors.Join(failed...)
+}
+
+// before is the day that was asked for, at its beginning.
+func (a archiveExpireCmd) before(retention int, now time.Time) (time.Time, error) {
+	if a.Before == "" && retention == 0 {
+		return now, errors.New("--before: is not given, and archiver.retention_days is not set")
+	}
+	if a.Before == "" {
+		return now.Truncate(24*time.Hour).AddDate(0, 0, -retention), nil
+	}
+	at, err := search.ParseTime(a.Before, now)
+	if err != nil {
+		return at, fmt.Errorf("--before: %w", err)
+	}
+	return at.UTC().Truncate(24 * time.Hour), nil
+}
+
+func (a archiveExpireCmd) tell(g *globals, d *archiver.Day) {
+	verb := "expired"
+	if a.DryRun {
+		verb = "would expire"
+	}
+	day := d.Start.Format(time.DateOnly)
+	if len(d.Files) > 0 || len(d.Left) == 0 && len(d.Again) == 0 {
+		fmt.Fprintf(g.out, "%s %s: %d files, %s, %d rows %s\n", d.Topic, day, len(d.Files), view.Bytes(float64(d.Bytes)), d.Rows, verb)
+	}
+	if len(d.Again) > 0 {
+		fmt.Fprintf(g.out, "%s %s: %d files that had expired before and were not deleted\n", d.Topic, day, len(d.Again))
+	}
+	if d.Unfinished {
+		fmt.Fprintf(g.out, "%s %s: a compaction that was killed would be finished first\n", d.Topic, day)
+	}
+	for _, l := range d.Left {
+		fmt.Fprintf(g.out, "%s %s: %s stays: %s\n", d.Topic, day, cell(l.Path), cell(l.Why))
+	}
 }
 
 // withRoot puts a root that a flag gives in the place of the configuration's.

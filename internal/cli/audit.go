@@ -151,7 +151,7 @@ func (a auditCmd) table(g *globals, r *audit.Report) error {
 	if !r.Until.IsZero() {
 		span += " until " + r.Until.Format(time.RFC3339)
 	}
-	fmt.Fprintf(g.out, "%s: %d manifests, %d compaction records, %d files of %d bytes\n\n", span, r.Manifests, r.Records, r.Files, r.Bytes)
+	fmt.Fprintf(g.out, "%s: %d manifests, %d compaction records, %d expiry records, %d files of %d bytes\n\n", span, r.Manifests, r.Records, r.Expiries, r.Files, r.Bytes)
 	w := tabwriter.NewWriter(g.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "%s\tWRITTEN\tARCHIVED\tINDEXED\tLOST ON THE RECORD\tUNEXPLAINED\n", map[string]string{"app": "APP", "source": "SOURCE"}[a.By])
 	for _, v := range append(r.Verdicts, r.Total) {
@@ -180,6 +180,12 @@ func (a auditCmd) table(g *globals, r *audit.Report) error {
 			fmt.Fprintf(g.out, "  source: %s\n", cell(f.Source))
 		}
 		fmt.Fprintf(g.out, "  %s\n  what to do: %s\n", cell(f.What), cell(f.Do))
+	}
+	if x := r.Expired; x.Files > 0 {
+		fmt.Fprintf(g.out, "\nexpired on the record: %d records in %d files of %d bytes\n", x.Rows, x.Files, x.Bytes)
+		if x.There > 0 {
+			fmt.Fprintf(g.out, "%d of the files are there still: `weir archive expire` goes on with them\n", x.There)
+		}
 	}
 	for i, n := range r.Notes {
 		if i == 0 {

@@ -19,8 +19,8 @@ import (
 	"weir/schema"
 )
 
-// smallArchive has three commits of ten records of one hour, five hours ago.
-func smallArchive(t *testing.T) (dir string) {
+// smallArchive has three commits of ten records of one hour, for each of some times.
+func smallArchive(t *testing.T, times ...time.Time) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	cfg := archiver.DefaultConfig()
@@ -34,8 +34,8 @@ func smallArchive(t *testing.T) (dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := time.Now().Add(-5 * time.Hour).Truncate(time.Hour)
-	for o := range int64(3) {
+	for o := range int64(3 * len(times)) {
+		at := times[o/3].Truncate(time.Hour)
 		b := &schema.Batch{Topic: schema.TopicLogs, KafkaOffset: o, Source: "docker/n/c", Begin: schema.Position{Offset: o * 10}, End: schema.Position{Offset: o*10 + 10}, From: o * 10, Resource: []schema.Attr{schema.String(schema.AttrApp, "shop")}}
 		for i := range int64(10) {
 			b.Records = append(b.Records, schema.Record{Offset: o*10 + i, Time: at.UnixNano() + i, Body: fmt.Sprint(i)})
@@ -63,7 +63,7 @@ func TestArchiveCompactAndAudit(t *testing.T) {
 	for _, name := range []string{"WEIR_KAFKA_BROKERS", "WEIR_ELASTICSEARCH_URL", "WEIR_ARCHIVE_ROOT", "WEIR_CONFIG"} {
 		t.Setenv(name, "")
 	}
-	dir := smallArchive(t)
+	dir := smallArchive(t, time.Now().Add(-5*time.Hour))
 	root := "file://" + dir
 	expect := func(exit int, want string, args ...string) string {
 		t.Helper()
@@ -74,7 +74,7 @@ func TestArchiveCompactAndAudit(t *testing.T) {
 		return stdout
 	}
 	table := expect(0, "note: Kafka was not asked: kafka.brokers is not set", "audit")
-	for _, want := range []string{"3 manifests, 0 compaction records, 3 files", "shop   not asked  30        not asked  0                   0", "total  not asked  30"} {
+	for _, want := range []string{"3 manifests, 0 compaction records, 0 expiry records, 3 files", "shop   not asked  30        not asked  0                   0", "total  not asked  30"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("the table does not say %q:\n%s", want, table)
 		}
@@ -86,7 +86,7 @@ func TestArchiveCompactAndAudit(t *testing.T) {
 	expect(0, "nothing to merge", "archive", "compact", "--closed-after", "24h")
 	expect(0, "3 files merged into 1", "archive", "compact")
 	expect(0, "nothing to merge", "archive", "compact")
-	expect(0, "1 compaction records, 1 files", "audit", "--by", "source")
+	expect(0, "1 compaction records, 0 expiry records, 1 files", "audit", "--by", "source")
 
 	files := parquetFiles(t, dir)
 	if len(files) != 1 {
@@ -120,4 +120,57 @@ func TestArchiveCompactAndAudit(t *testing.T) {
 	if exit, _, stderr := weir("audit"); exit != 2 || !strings.Contains(stderr, "archiver.root: is not set") {
 		t.Errorf("without a root: %d %s", exit, stderr)
 	}
+}
+
+func TestArchiveExpire(t *testing.T) {
+	for _, name := range []string{"WEIR_KAFKA_BROKERS", "WEIR_ELASTICSEARCH_URL", "WEIR_ARCHIVE_ROOT", "WEIR_CONFIG"} {
+		t.Setenv(name, "")
+	}
+	now := time.Now().UTC()
+	dir := smallArchive(t, now.AddDate(0, 0, -10), now.AddDate(0, 0, -5))
+	config := writeConfig(t, "archiver:\n  root: file://"+dir+"\n  retention_days: 7\n")
+	expect := func(exit int, args string, want ...string) {
+		t.Helper()
+		got, stdout, stderr := weir(append(strings.Fields(args), "--config", config)...)
+		for _, w := range want {
+			if got != exit || !strings.Contains(stdout+stderr, w) {
+				t.Errorf("weir %s: exit %d, want %d and %q:\n%s%s", args, got, exit, w, stdout, stderr)
+			}
+		}
+	}
+	old, kept := now.AddDate(0, 0, -10).Format(time.DateOnly), now.AddDate(0, 0, -5).Format(time.DateOnly)
+	search := "search --since all --archive file://" + dir
+	expect(1, "archive expire --before now", "--before: "+now.Format(time.DateOnly)+" is later than yesterday, ")
+	expect(1, "archive expire --before 0d", `--before: "0d" is neither`)
+	expect(0, "archive expire --before "+old, "nothing is of days before "+old)
+	expect(0, "archive expire --topic weir.events", "nothing is of days before "+now.AddDate(0, 0, -7).Format(time.DateOnly))
+	expect(0, "archive expire --dry-run", "weir.logs "+old+": 3 files, ", "30 rows would expire", "nothing was changed")
+	if files := parquetFiles(t, dir); len(files) != 6 {
+		t.Errorf("a dry run left %v", files)
+	}
+	expect(0, "archive expire", "weir.logs "+old+": 3 files, ", " 30 rows expired")
+	expect(0, "archive expire", "nothing is of days before ")
+	expect(0, "audit --since all", "6 manifests, 0 compaction records, 1 expiry records, 3 files", "total  not asked  30  ", "expired on the record: 30 records in 3 files of ")
+	expect(0, search, "30 records in ", "; 3 files of these days have expired")
+	expect(0, "replay --since all --to kafka --dry-run --archive file://"+dir, "30 records would be sent")
+
+	files := parquetFiles(t, dir)
+	if len(files) != 3 || !strings.Contains(files[0], "dt="+kept) {
+		t.Fatal(files)
+	}
+	stray := filepath.Join(filepath.Dir(files[0]), "other.parquet")
+	if err := errors.Join(os.WriteFile(stray, nil, 0o600), os.Remove(files[1])); err != nil {
+		t.Fatal(err)
+	}
+	expect(1, "audit --since all", "2 findings are not explained", "file_missing: weir.logs/")
+	expect(1, search, "no expiry record tells of them")
+	expect(1, "archive expire --before 3d", "weir.logs "+kept+": 2 files, ", "other.parquet stays: no manifest", "1 files are not what manifests and records say")
+	if files := parquetFiles(t, dir); len(files) != 1 || files[0] != stray {
+		t.Errorf("left are %v", files)
+	}
+	expect(1, "audit --since all", "2 findings are not explained", "expired on the record: 50 records in 5 files")
+	config = writeConfig(t, "archiver:\n  root: file://"+dir+"\n")
+	expect(1, "archive expire", "--before: is not given, and archiver.retention_days is not set")
+	config = writeConfig(t, "archiver:\n  root: file://"+dir+"\n  retention_days: -1\n")
+	expect(1, "archive expire", "archiver.retention_days: -1 is not within 0 and 36500")
 }

@@ -254,7 +254,11 @@ func (r *reading) clear() {
 
 func (r *reading) line() string {
 	p := &r.last
-	return fmt.Sprintf("%d records in %s; read %d of %d files, %d of %d row groups, %s of %s", p.Hits, p.Took.Round(10*time.Millisecond), p.FilesRead, p.Listed, p.Groups-p.GroupsPruned, p.Groups, view.Bytes(float64(p.BytesRead)), view.Bytes(float64(p.ListedBytes)))
+	expired := ""
+	if p.Expired > 0 {
+		expired = fmt.Sprintf("; %d files of these days have expired", p.Expired)
+	}
+	return fmt.Sprintf("%d records in %s; read %d of %d files, %d of %d row groups, %s of %s", p.Hits, p.Took.Round(10*time.Millisecond), p.FilesRead, p.Listed, p.Groups-p.GroupsPruned, p.Groups, view.Bytes(float64(p.BytesRead)), view.Bytes(float64(p.ListedBytes))) + expired
 }
 
 func (r *reading) end() {

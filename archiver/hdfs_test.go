@@ -137,3 +137,6 @@ func TestSparkReadsEveryColumn(t *testing.T) {
 
 // TestHDFSCompactKilled stops compactions in the real HDFS before each of their steps.
 func TestHDFSCompactKilled(t *testing.T) { compactKilled(t, hdfsRoot, 1) }
+
+// TestHDFSExpireKilled does so with expiries.
+func TestHDFSExpireKilled(t *testing.T) { expireKilled(t, hdfsRoot, 1) }

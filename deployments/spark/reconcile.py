@@ -2,8 +2,9 @@
 
     spark-submit --py-files weir_archive.py reconcile.py ROOT [--topic weir.logs]
 
-Counts the rows of every file, the rows of every source and the ids that are there more than once. The last line of output is "RECONCILE " and one
-JSON object; the exit status is 1 where anything differs. Chains, signatures and positions are `weir audit`'s.
+Counts the rows of every file, the rows of every source and the ids that are there more than once. Commits of which a file has expired on the record are
+left out of the rows by source. The last line of output is "RECONCILE " and one JSON object; the exit status is 1 where anything differs. Chains, signatures and
+positions are `weir audit`'s.
 """
 
 import json
@@ -18,7 +19,8 @@ def run(spark, root, topic=weir_archive.LOGS):
     # Manifests are taken before the files: what is committed in between is in the files alone.
     manifests = weir_archive.manifests(spark, root, topic).cache()
     said = manifests.agg(F.count("*").alias("manifests"), F.max(F.col("version")).alias("version")).first()
-    sources = manifests.select(F.explode("sources").alias("source", "of")).groupBy("source").agg(F.sum("of.records").alias("said"))
+    touched, expired = _expired(spark, root, topic, manifests)
+    sources = manifests.join(F.broadcast(touched), "name", "left_anti").select(F.explode("sources").alias("source", "of")).groupBy("source").agg(F.sum("of.records").alias("said"))
     through = {r.partition: r.next for r in manifests.groupBy("partition").agg(F.max("next_offset").alias("next")).collect()}
     files = weir_archive.files(spark, root, topic)
     rows = spark.read.schema(weir_archive.SCHEMA).parquet(*[f"{root}/{f.at}" for f in files]) if files else spark.createDataFrame([], weir_archive.SCHEMA)
@@ -28,7 +30,10 @@ def run(spark, root, topic=weir_archive.LOGS):
     wrong = [{"file": f.path, "said": f.rows, "read": have.get(_end(f.at), 0)} for f in files if have.get(_end(f.at), 0) != f.rows]
 
     known = spark.createDataFrame([(p, n) for p, n in through.items()], "kafka_partition int, next bigint")
-    read = rows.join(F.broadcast(known), "kafka_partition").where("kafka_offset < next").groupBy("source").agg(F.count("*").alias("read"))
+    read = rows.join(F.broadcast(known), "kafka_partition").where("kafka_offset < next")
+    for partition, first, end in expired:
+        read = read.where(f"not (kafka_partition = {partition} and kafka_offset >= {first} and kafka_offset < {end})")
+    read = read.groupBy("source").agg(F.count("*").alias("read"))
     differ = sources.join(read, "source", "full").fillna(0, ["said", "read"]).where("said != read").orderBy("source")
     repeated = rows.groupBy("id").count().where("count > 1")
     total = rows.agg(F.count("*").alias("rows"), F.countDistinct("source").alias("sources")).first()
@@ -37,6 +42,7 @@ def run(spark, root, topic=weir_archive.LOGS):
         "files": len(files),
         "rows": total.rows,
         "sources": total.sources,
+        "expired_files": len(weir_archive.expired(spark, root, topic)),
         "wrong_files": wrong[:100],
         "wrong_sources": [r.asDict() for r in differ.limit(100).collect()],
         "repeated_ids": repeated.count(),
@@ -44,6 +50,24 @@ def run(spark, root, topic=weir_archive.LOGS):
     manifests.unpersist()
     result["agrees"] = not wrong and not result["wrong_sources"] and result["repeated_ids"] == 0
     return result
+
+
+def _expired(spark, root, topic, manifests):
+    """The names of manifests of which a file has expired, itself or merged with others, and their offsets as ranges of a partition."""
+    paths = {path for path, _ in weir_archive.expired(spark, root, topic)}
+    for record in reversed(weir_archive.compactions(spark, root, topic)):
+        if any(f.path in paths for f in record.files):
+            paths.update(r.path for r in record.replaces)
+    gone = spark.createDataFrame([(p,) for p in paths], "path string")
+    touched = manifests.select("name", "partition", "first_offset", "next_offset", F.explode("files.path").alias("path")).join(F.broadcast(gone), "path", "left_semi")
+    touched = touched.select("name", "partition", "first_offset", "next_offset").distinct().orderBy("partition", "first_offset").collect()
+    ranges = []
+    for m in touched:
+        if ranges and ranges[-1][0] == m.partition and ranges[-1][2] == m.first_offset:
+            ranges[-1][2] = m.next_offset
+        else:
+            ranges.append([m.partition, m.first_offset, m.next_offset])
+    return spark.createDataFrame([(m.name,) for m in touched], "name string"), ranges
 
 
 def _end(path):

@@ -1,7 +1,8 @@
-"""Reads a weir archive the way weir's own readers do: through manifests and compaction records.
+"""Reads a weir archive the way weir's own readers do: through manifests, compaction records and expiry records.
 
 Each record is there once, at any moment, whatever the archiver and `weir archive compact` do meanwhile. Who only
-lists the folders may see a record twice for a moment while an hour is being compacted.
+lists the folders may see a record twice for a moment while an hour is being compacted. What `weir archive expire`
+has recorded as expired is passed over.
 
     import weir_archive
     spark = weir_archive.session("my-job")
@@ -39,6 +40,7 @@ SCHEMA = T.StructType(
 _FILES = "array<struct<path:string,tmp:string,rows:bigint,bytes:bigint,sha256:string,min_time:string,max_time:string>>"
 _MANIFEST = f"version int, created string, first_offset bigint, next_offset bigint, files {_FILES}, sources map<string,struct<records:bigint>>"
 _COMPACTION = f"version int, files {_FILES}, replaces array<struct<path:string,rows:bigint>>"
+_EXPIRY = "version int, files array<struct<path:string,sha256:string>>"
 
 
 def session(name):
@@ -83,23 +85,17 @@ def manifests(spark, root, topic, since=None):
 def files(spark, root, topic, since=None, until=None):
     """The files that hold a topic's records of a range of event time, each as a row with where it is in `at`.
 
-    Manifests come first and compaction records second: what is replaced in between is then known to be.
+    Manifests come first, compaction records second and expiry records third: what is replaced or expires in between is then known to.
     """
     since, until = _time(since), _time(until)
     listed = manifests(spark, root, topic, since).select(F.explode("files").alias("f")).select("f.*").collect()
     fs = _FileSystem(spark, root)
-    base = f"_weir/compactions/{topic}"
-    hours = [
-        f"{base}/{day}/{hour}"
-        for day in fs.folders(base)
-        for hour in fs.folders(f"{base}/{day}")
-        if _overlaps(_hour(day, hour), _hour(day, hour) + timedelta(hours=1) - timedelta(microseconds=1), since, until)
-    ]
     replaced = set()
-    for record in _json(spark, root, hours, _COMPACTION).collect():
+    for record in compactions(spark, root, topic, since, until):
         replaced.update(r.path for r in record.replaces)
         listed += record.files
-    wanted = [f for f in listed if f.path not in replaced and _overlaps(_ns(f.min_time), _ns(f.max_time), since, until)]
+    gone = expired(spark, root, topic, since, until)
+    wanted = [f for f in listed if f.path not in replaced and (f.path, f.sha256) not in gone and _overlaps(_ns(f.min_time), _ns(f.max_time), since, until)]
     there = {}
     found = []
     for f in wanted:
@@ -114,6 +110,30 @@ def files(spark, root, topic, since=None, until=None):
                 raise FileNotFoundError(f"{root}/{f.path} is listed, and neither there nor at {f.tmp}: run again if an hour was just compacted; else `weir audit` tells more")
         found.append(T.Row(at=at, **f.asDict()))
     return found
+
+
+def compactions(spark, root, topic, since=None, until=None):
+    """The compaction records of a topic's hours, each after those of its hour that it follows on."""
+    fs = _FileSystem(spark, root)
+    base = f"_weir/compactions/{topic}"
+    hours = [
+        f"{base}/{day}/{hour}"
+        for day in fs.folders(base)
+        for hour in fs.folders(f"{base}/{day}")
+        if _overlaps(_hour(day, hour), _hour(day, hour) + timedelta(hours=1) - timedelta(microseconds=1), since, until)
+    ]
+    return sorted(_json(spark, root, hours, _COMPACTION).collect(), key=lambda record: record.name)
+
+
+def expired(spark, root, topic, since=None, until=None):
+    """Path and sha256 of the files of a topic that expiry records name."""
+    base = f"_weir/expiries/{topic}"
+    days = [
+        f"{base}/{day}"
+        for day in _FileSystem(spark, root).folders(base)
+        if _overlaps(time(day.removeprefix("dt=")), time(day.removeprefix("dt=")) + timedelta(days=1) - timedelta(microseconds=1), since, until)
+    ]
+    return {(f.path, f.sha256) for record in _json(spark, root, days, _EXPIRY).collect() for f in record.files}
 
 
 def read(spark, root, topic=LOGS, since=None, until=None):

@@ -24,9 +24,9 @@ import (
 	"weir/schema"
 )
 
-// TestArchiveOnServers reads an archive in a real HDFS that the archiver wrote, an hour of which was compacted and left half finished: with the search,
-// with a real Spark, and into a real Elasticsearch.
-func TestArchiveOnServers(t *testing.T) {
+// serversArchive is a place for an archive in a real HDFS, and Spark's command.
+func serversArchive(t *testing.T) (root string, s store.Store, submit string) {
+	t.Helper()
 	namenode, submit := os.Getenv("WEIR_HDFS_NAMENODE"), os.Getenv("WEIR_SPARK_SUBMIT")
 	if namenode == "" || submit == "" {
 		t.Fatal("WEIR_HDFS_NAMENODE or WEIR_SPARK_SUBMIT is not set: run `make e2e`")
@@ -48,11 +48,18 @@ func TestArchiveOnServers(t *testing.T) {
 		}
 		_ = s.Close()
 	})
-	ids := writeArchive(t, cfg.Root)
+	return cfg.Root, s, submit
+}
+
+// TestArchiveOnServers reads an archive in a real HDFS that the archiver wrote, an hour of which was compacted and left half finished: with the search,
+// with a real Spark, and into a real Elasticsearch.
+func TestArchiveOnServers(t *testing.T) {
+	root, s, submit := serversArchive(t)
+	ids := writeArchive(t, root)
 	compactHour(t, s, archiveDay.Add(time.Hour))
 
 	t.Run("search", func(t *testing.T) {
-		exit, stdout, stderr := weir("search", "--archive", cfg.Root, "--since", "all", "--oldest", "--json", "--dataset", "container")
+		exit, stdout, stderr := weir("search", "--archive", root, "--since", "all", "--oldest", "--json", "--dataset", "container")
 		var got []string
 		last := ""
 		for line := range strings.Lines(stdout) {
@@ -70,8 +77,49 @@ func TestArchiveOnServers(t *testing.T) {
 			t.Errorf("exit %d, %d records of %d: %s", exit, len(got), len(ids), stderr)
 		}
 	})
-	t.Run("spark", func(t *testing.T) { sparkJobs(t, submit, cfg.Root) })
-	t.Run("replay", func(t *testing.T) { replayToElasticsearch(t, cfg.Root, ids) })
+	t.Run("spark", func(t *testing.T) { sparkJobs(t, submit, root) })
+	t.Run("replay", func(t *testing.T) { replayToElasticsearch(t, root, ids) })
+}
+
+// TestExpireOnServers lets a day of an archive in a real HDFS expire. The audit knows, Spark reads the rest, and a file that is deleted by hand is found.
+func TestExpireOnServers(t *testing.T) {
+	root, s, submit := serversArchive(t)
+	now := time.Now().UTC()
+	writeSmall(t, root, now.AddDate(0, 0, -10), now.AddDate(0, 0, -9), now.AddDate(0, 0, -5))
+	expect := func(exit int, args string, want ...string) {
+		t.Helper()
+		got, stdout, stderr := weir(strings.Fields(args)...)
+		for _, w := range want {
+			if got != exit || !strings.Contains(stdout+stderr, w) {
+				t.Errorf("weir %s: exit %d, want %d and %q:\n%s%s", args, got, exit, w, stdout, stderr)
+			}
+		}
+	}
+	audit := "audit --since all --no-elasticsearch --root " + root
+	expect(0, "archive compact --since 9d12h --root "+root, "3 files merged into 1")
+	expect(0, audit, "9 manifests, 2 compaction records, 0 expiry records, 5 files")
+	expect(0, "archive expire --before 7d --root "+root, now.AddDate(0, 0, -10).Format(time.DateOnly)+": 3 files, ", now.AddDate(0, 0, -9).Format(time.DateOnly)+": 1 files, ", " 30 rows expired")
+	expect(0, audit, "9 manifests, 2 compaction records, 2 expiry records, 1 files", "expired on the record: 60 records in 4 files of ")
+	expect(0, "archive expire --before 7d --root "+root, "nothing is of days before ")
+	expect(0, "search --since all --archive "+root, "30 records in ", "; 4 files of these days have expired")
+
+	dir, err := filepath.Abs("../../deployments/spark")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), submit, "--py-files", filepath.Join(dir, "weir_archive.py"), filepath.Join(dir, "reconcile.py"), root).CombinedOutput()
+	if want := `"files": 1, "rows": 30, "sources": 1, "expired_files": 4, "wrong_files": [], "wrong_sources": [], "repeated_ids": 0, "agrees": true}`; err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v: %s", err, out[max(0, len(out)-4000):])
+	}
+
+	places, err := archive.Snapshot(t.Context(), s, archive.Scope{})
+	if err != nil || len(places) != 1 {
+		t.Fatal(places, err)
+	}
+	if err := s.Remove(places[0].Path); err != nil {
+		t.Fatal(err)
+	}
+	expect(1, audit, "1 findings are not explained", "file_missing: "+places[0].Path)
 }
 
 // compactHour merges an hour's files as `weir archive compact` does, and stops before they are in their places.
@@ -133,8 +181,8 @@ func sparkJobs(t *testing.T, submit, root string) {
 		`{"app":"bank","errors":20,"hour":"2026-11-20T10","records":100},{"app":"shop","errors":10,"hour":"2026-11-20T10","records":50},` +
 		`{"app":"bank","errors":20,"hour":"2026-11-20T11","records":100},{"app":"shop","errors":10,"hour":"2026-11-20T11","records":50}]},` +
 		`"reconcile":{` +
-		`"weir.events":{"agrees":true,"files":1,"manifests":1,"repeated_ids":0,"rows":5,"sources":1,"wrong_files":[],"wrong_sources":[]},` +
-		`"weir.logs":{"agrees":true,"files":7,"manifests":12,"repeated_ids":0,"rows":300,"sources":3,"wrong_files":[],"wrong_sources":[]}},` +
+		`"weir.events":{"agrees":true,"expired_files":0,"files":1,"manifests":1,"repeated_ids":0,"rows":5,"sources":1,"wrong_files":[],"wrong_sources":[]},` +
+		`"weir.logs":{"agrees":true,"expired_files":0,"files":7,"manifests":12,"repeated_ids":0,"rows":300,"sources":3,"wrong_files":[],"wrong_sources":[]}},` +
 		`"restarts":{"rows":[{"containers":2,"deaths":1,"failures":1,"image":"app:1","ooms":1,"restarts":1,"starts":3}]},` +
 		`"trace":{"containers":[{"app":"shop","container":"web-0","records":4},{"app":"bank","container":"web-1","records":4},{"app":"bank","container":"web-2","records":4}],"records":12,"spans":0}}`
 	var any any

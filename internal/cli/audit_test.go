@@ -19,12 +19,18 @@ import (
 	"weir/schema"
 )
 
-// smallArchive has three commits of ten records of one hour, for each of some times.
 func smallArchive(t *testing.T, times ...time.Time) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
+	writeSmall(t, "file://"+dir, times...)
+	return dir
+}
+
+// writeSmall makes three commits of ten records of one hour, for each of some times.
+func writeSmall(t *testing.T, root string, times ...time.Time) {
+	t.Helper()
 	cfg := archiver.DefaultConfig()
-	cfg.Root = "file://" + dir
+	cfg.Root = root
 	a, err := archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +53,6 @@ func smallArchive(t *testing.T, times ...time.Time) (dir string) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return dir
 }
 
 func parquetFiles(t *testing.T, dir string) []string {

@@ -39,6 +39,10 @@ func TestWebHDFSSink(t *testing.T) {
 	sinktest.Run(t, func(t *testing.T) sinktest.Harness { return harness(realRoot(t, "webhdfs", "WEIR_WEBHDFS_URL")) })
 }
 
+func TestHttpFSSink(t *testing.T) {
+	sinktest.Run(t, func(t *testing.T) sinktest.Harness { return harness(realRoot(t, "webhdfs", "WEIR_HTTPFS_URL")) })
+}
+
 func TestHDFSKilledAtEachStep(t *testing.T) {
 	killedAtEachStep(t, hdfsRoot)
 }

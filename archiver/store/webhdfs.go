@@ -142,6 +142,7 @@ func (s *webStore) ask(ctx context.Context, method, op, name string, params url.
 	var errs []error
 	for i, host := range hosts {
 		u := url.URL{Scheme: s.scheme, Host: host, Path: "/webhdfs/v1" + s.path(name), RawQuery: params.Encode()}
+		u.RawPath = strings.ReplaceAll(u.EscapedPath(), ";", "%3B") // which HttpFS takes for the end of the name
 		// Each host has its part of the deadline, so that one that is frozen does not use up what the others need.
 		limit := s.deadline
 		if len(hosts) > 1 {
@@ -287,8 +288,8 @@ func (s *webStore) call(method, op, name string, params url.Values, answer any) 
 	return nil
 }
 
-// redirect asks where the bytes of a file are to be written or read, leaving out datanodes that failed just now.
-func (s *webStore) redirect(ctx context.Context, method, op, name string, params url.Values) (to *url.URL, gateway bool, err error) {
+// locate asks for the bytes of a file to be written or read, leaving out datanodes that failed just now.
+func (s *webStore) locate(ctx context.Context, method, op, name string, params url.Values) (*http.Response, error) {
 	if nodes := s.avoided(); nodes != "" {
 		params.Set("excludedatanodes", nodes)
 	}
@@ -299,18 +300,33 @@ func (s *webStore) redirect(ctx context.Context, method, op, name string, params
 		params.Del("excludedatanodes")
 		resp, err = s.ask(ctx, method, op, name, params)
 	}
+	return resp, err
+}
+
+// redirect asks where the bytes of a file are to be written.
+func (s *webStore) redirect(ctx context.Context, op, name string, params url.Values) (to *url.URL, gateway bool, err error) {
+	resp, err := s.locate(ctx, http.MethodPut, op, name, params)
 	if err != nil {
 		return nil, false, err
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
-	_ = resp.Body.Close()
-	if to, err = resp.Location(); err != nil {
-		return nil, false, fmt.Errorf("%s %s: %s answered %s and names no datanode", op, s.path(name), resp.Request.URL.Host, resp.Status)
-	}
-	if to.Scheme != "http" && to.Scheme != "https" || s.scheme == "https" && to.Scheme != "https" {
-		return nil, false, fmt.Errorf("%s %s: %s leads to %s://%s", op, s.path(name), resp.Request.URL.Host, to.Scheme, to.Host)
+	if to, err = s.location(resp, op, name); err != nil {
+		return nil, false, err
 	}
 	return to, to.Host == resp.Request.URL.Host, nil
+}
+
+// location takes from an answer where it leads to.
+func (s *webStore) location(resp *http.Response, op, name string) (*url.URL, error) {
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	_ = resp.Body.Close()
+	to, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %s answered %s and names no datanode", op, s.path(name), resp.Request.URL.Host, resp.Status)
+	}
+	if to.Scheme != "http" && to.Scheme != "https" || s.scheme == "https" && to.Scheme != "https" {
+		return nil, fmt.Errorf("%s %s: %s leads to %s://%s", op, s.path(name), resp.Request.URL.Host, to.Scheme, to.Host)
+	}
+	return to, nil
 }
 
 type webStatus struct {
@@ -470,10 +486,10 @@ func (f *webFile) begin(ctx context.Context) (node string, err error) {
 		}
 		return v
 	}
-	to, gateway, err := f.s.redirect(ctx, http.MethodPut, "CREATE", f.name, params())
+	to, gateway, err := f.s.redirect(ctx, "CREATE", f.name, params())
 	if err == nil && gateway {
 		f.aside = "_upload/" + rand.Text()
-		to, _, err = f.s.redirect(ctx, http.MethodPut, "CREATE", f.aside, params())
+		to, _, err = f.s.redirect(ctx, "CREATE", f.aside, params())
 	}
 	// A datanode says at once whether it takes the bytes. One that does not is left out, while there is time to ask another.
 	const tries = 8
@@ -485,7 +501,7 @@ func (f *webFile) begin(ctx context.Context) (node string, err error) {
 		if try == tries {
 			return "", err
 		}
-		to, gateway, err = f.s.redirect(ctx, http.MethodPut, "CREATE", cmp.Or(f.aside, f.name), params())
+		to, gateway, err = f.s.redirect(ctx, "CREATE", cmp.Or(f.aside, f.name), params())
 	}
 	if err != nil {
 		return "", err
@@ -654,21 +670,27 @@ func (r *webReader) ReadAt(p []byte, off int64) (n int, err error) {
 func (r *webReader) read(p []byte, off int64, limit time.Duration) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	to, _, err := r.s.redirect(ctx, http.MethodGet, "OPEN", r.name, url.Values{"offset": {strconv.FormatInt(off, 10)}, "length": {strconv.Itoa(len(p))}})
+	resp, err := r.s.locate(ctx, http.MethodGet, "OPEN", r.name, url.Values{"offset": {strconv.FormatInt(off, 10)}, "length": {strconv.Itoa(len(p))}})
 	if err != nil {
 		return 0, err
 	}
-	n, err := 0, error(nil)
-	resp, err := r.s.send(ctx, http.MethodGet, to.String(), nil, 0)
+	from := resp.Request.URL
+	if resp.StatusCode != http.StatusOK { // HttpFS gives the bytes itself
+		if from, err = r.s.location(resp, "OPEN", r.name); err != nil {
+			return 0, err
+		}
+		resp, err = r.s.send(ctx, http.MethodGet, from.String(), nil, 0)
+	}
+	n := 0
 	if err == nil {
 		n, err = io.ReadFull(resp.Body, p)
 		_ = resp.Body.Close()
 	}
 	if err != nil {
 		if !answered(err) {
-			r.s.avoid(to.Host)
+			r.s.avoid(from.Host)
 		}
-		return n, fmt.Errorf("read %s through %s: %w", r.s.path(r.name), to.Host, err)
+		return n, fmt.Errorf("read %s through %s: %w", r.s.path(r.name), from.Host, err)
 	}
 	return n, nil
 }

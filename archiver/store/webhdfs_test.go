@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,15 +22,17 @@ import (
 	"weir/archiver/store/storetest"
 )
 
-// gateway is what HttpFS does otherwise than a namenode: it serves the bytes itself, makes folders that a file needs, does not know
-// renameoptions, and says false where a namenode has an error.
+// gateway is what HttpFS does otherwise than a namenode: it serves the bytes itself, to readers at once, makes folders that a file needs, takes a
+// semicolon in an address for the end of the name, does not know renameoptions, and says false where a namenode has an error.
 type gateway struct{ dir string }
 
 func (g gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name := filepath.Join(g.dir, strings.TrimPrefix(r.URL.Path, "/webhdfs/v1"))
+	before, _, _ := strings.Cut(r.URL.EscapedPath(), ";")
+	name, _ := url.PathUnescape(before)
+	name = filepath.Join(g.dir, strings.TrimPrefix(name, "/webhdfs/v1"))
 	q := r.URL.Query()
 	op := q.Get("op")
-	if (op == "CREATE" || op == "OPEN") && q.Get("data") == "" {
+	if op == "CREATE" && q.Get("data") == "" {
 		q.Set("data", "true")
 		w.Header().Set("Location", "http://"+r.Host+r.URL.EscapedPath()+"?"+q.Encode())
 		w.WriteHeader(http.StatusTemporaryRedirect)

@@ -73,8 +73,8 @@ bring_up() {
 
 command_fetch() { in_parallel fetch_one "${NAMES[@]}"; }
 
-# settle_ports MAY_MOVE chooses and stores the ports of the servers in NAMES. The two of
-# HDFS go together: each one's configuration names the other's ports.
+# settle_ports MAY_MOVE chooses and stores the ports of the servers in NAMES. Those of
+# HDFS go together: each one's configuration names the others' ports.
 settle_ports() {
   local name lock
   local -a wanted=()
@@ -85,6 +85,7 @@ settle_ports() {
   for name in "${NAMES[@]}"; do
     case $name in
       namenode | datanode) wanted+=(namenode datanode) ;;
+      httpfs) wanted+=(namenode datanode httpfs) ;;
       spark) ;;
       *) wanted+=("$name") ;;
     esac
@@ -146,6 +147,7 @@ start_one() {
     kafka) [[ -e $DIST_DIR/kafka-$KAFKA_VERSION/.complete ]] ;;
     elasticsearch) [[ -e $(elasticsearch_home)/.complete ]] ;;
     namenode | datanode) [[ -e $DIST_DIR/hadoop-$HADOOP_VERSION/.complete ]] ;;
+    httpfs) [[ -e $DIST_DIR/httpfs-$HTTPFS_VERSION/.complete ]] ;;
   esac || {
     fail "$1" "not installed yet; run: stack fetch $1"
     return 1
@@ -243,6 +245,7 @@ command_env() {
         export_line WEIR_ARCHIVE_ROOT "hdfs://$HOST:${PORT[NAMENODE]}/weir"
         export_line HADOOP_USER_NAME "$(id -un)"
         ;;
+      httpfs) export_line WEIR_HTTPFS_URL "$(httpfs_address)" ;;
       docker) export_line DOCKER_HOST "unix://$(docker_socket)" ;;
     esac
   done

@@ -21,7 +21,7 @@ hdfs_conf() {
   local file
   mkdir -p "$1" || return
   for file in core-site.xml hdfs-site.xml log4j.properties; do
-    render "$DEV_DIR/hdfs/$file" "$1/$file" HOST="$HOST" DATA_DIR="$DATA_DIR/hdfs" \
+    render "$DEV_DIR/hdfs/$file" "$1/$file" HOST="$HOST" USER="$(id -un)" DATA_DIR="$DATA_DIR/hdfs" \
       NAMENODE_PORT="${PORT[NAMENODE]}" NAMENODE_HTTP_PORT="${PORT[NAMENODE_HTTP]}" \
       DATANODE_PORT="${PORT[DATANODE]}" DATANODE_HTTP_PORT="${PORT[DATANODE_HTTP]}" \
       DATANODE_IPC_PORT="${PORT[DATANODE_IPC]}" || return

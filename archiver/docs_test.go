@@ -119,16 +119,29 @@ func TestSpecification(t *testing.T) {
 	if err := errors.Join(json.Unmarshal(manifest, &all), json.Unmarshal(manifest, &m)); err != nil {
 		t.Fatal(err)
 	}
-	for heading, got := range map[string]map[string]any{"member | meaning": all, "member of `files[]`": m.Files[0], "member of `sources{}`": m.Sources["docker/n/c"]} {
+	same := func(heading string, got map[string]any) {
+		t.Helper()
 		want := slices.DeleteFunc(members(t, heading), func(s string) bool { return s == "signature" })
 		if !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(slices.Values(want))) {
 			t.Errorf("%s: there are %v, documented %v", heading, slices.Sorted(maps.Keys(got)), want)
 		}
 	}
+	same("member | meaning", all)
+	same("member of `files[]`", m.Files[0])
+	same("member of `sources{}`", m.Sources["docker/n/c"])
 	for _, pattern := range []string{"weir.logs/dt=2025-11-25/hour=07/p2-0-0-1.parquet", "_weir/manifests/weir.logs/2/????-??-??/00000000000000000000-00000000000000000001.json",
 		"_weir/manifests/weir.logs/2/00000000000000000000-00000000000000000001.*.seen", "_weir/manifests/weir.logs/2/00000000000000000000-00000000000000000001.done"} {
 		if found, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(found) != 1 {
 			t.Errorf("%s: %v, %v", pattern, found, err)
 		}
 	}
+	if _, _, err := expireAll(t, testExpirer(t, "file://"+dir)); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "_weir/expiries/weir.logs/dt=2025-11-25/000001.json"))
+	expiry := map[string]any{}
+	if err = errors.Join(err, json.Unmarshal(data, &expiry)); err != nil {
+		t.Fatal(err)
+	}
+	same("member of an expiry record", expiry)
 }

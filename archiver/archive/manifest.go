@@ -109,8 +109,8 @@ type Span struct{ First, Next int64 }
 func (s Span) Base() string     { return fmt.Sprintf("%020d-%020d", s.First, s.Next) }
 func (s Span) Manifest() string { return s.Base() + ".json" }
 
-// Done is the name of the marker that says the manifest's files are in place. From then on they are the reader's: a
-// retention job may delete them.
+// Done is the name of the marker that says the manifest's files are in place. From then on they are the readers', and may be merged or
+// expire.
 func (s Span) Done() string { return s.Base() + ".done" }
 
 // ParseSpan reads "<20 digits>-<20 digits><rest>".

@@ -19,8 +19,12 @@ def run(spark, root, topic=weir_archive.LOGS):
     # Manifests are taken before the files: what is committed in between is in the files alone.
     manifests = weir_archive.manifests(spark, root, topic).cache()
     said = manifests.agg(F.count("*").alias("manifests"), F.max(F.col("version")).alias("version")).first()
-    touched, expired = _expired(spark, root, topic, manifests)
-    sources = manifests.join(F.broadcast(touched), "name", "left_anti").select(F.explode("sources").alias("source", "of")).groupBy("source").agg(F.sum("of.records").alias("said"))
+    expired = {path for path, _ in weir_archive.expired(spark, root, topic)}
+    touched = _touched(spark, root, topic, manifests, expired)
+    sources = manifests
+    for partition, first, end in touched:
+        sources = sources.where(f"not (partition = {partition} and first_offset >= {first} and first_offset < {end})")
+    sources = sources.select(F.explode("sources").alias("source", "of")).groupBy("source").agg(F.sum("of.records").alias("said"))
     through = {r.partition: r.next for r in manifests.groupBy("partition").agg(F.max("next_offset").alias("next")).collect()}
     files = weir_archive.files(spark, root, topic)
     rows = spark.read.schema(weir_archive.SCHEMA).parquet(*[f"{root}/{f.at}" for f in files]) if files else spark.createDataFrame([], weir_archive.SCHEMA)
@@ -31,7 +35,7 @@ def run(spark, root, topic=weir_archive.LOGS):
 
     known = spark.createDataFrame([(p, n) for p, n in through.items()], "kafka_partition int, next bigint")
     read = rows.join(F.broadcast(known), "kafka_partition").where("kafka_offset < next")
-    for partition, first, end in expired:
+    for partition, first, end in touched:
         read = read.where(f"not (kafka_partition = {partition} and kafka_offset >= {first} and kafka_offset < {end})")
     read = read.groupBy("source").agg(F.count("*").alias("read"))
     differ = sources.join(read, "source", "full").fillna(0, ["said", "read"]).where("said != read").orderBy("source")
@@ -42,7 +46,7 @@ def run(spark, root, topic=weir_archive.LOGS):
         "files": len(files),
         "rows": total.rows,
         "sources": total.sources,
-        "expired_files": len(weir_archive.expired(spark, root, topic)),
+        "expired_files": len(expired),
         "wrong_files": wrong[:100],
         "wrong_sources": [r.asDict() for r in differ.limit(100).collect()],
         "repeated_ids": repeated.count(),
@@ -52,22 +56,23 @@ def run(spark, root, topic=weir_archive.LOGS):
     return result
 
 
-def _expired(spark, root, topic, manifests):
-    """The names of manifests of which a file has expired, itself or merged with others, and their offsets as ranges of a partition."""
-    paths = {path for path, _ in weir_archive.expired(spark, root, topic)}
+def _touched(spark, root, topic, manifests, gone):
+    """The offsets of commits of which a file has expired, itself or merged with others, as ranges of a partition."""
+    if not gone:
+        return []
+    gone = set(gone)
     for record in reversed(weir_archive.compactions(spark, root, topic)):
-        if any(f.path in paths for f in record.files):
-            paths.update(r.path for r in record.replaces)
-    gone = spark.createDataFrame([(p,) for p in paths], "path string")
-    touched = manifests.select("name", "partition", "first_offset", "next_offset", F.explode("files.path").alias("path")).join(F.broadcast(gone), "path", "left_semi")
-    touched = touched.select("name", "partition", "first_offset", "next_offset").distinct().orderBy("partition", "first_offset").collect()
+        if any(f.path in gone for f in record.files):
+            gone.update(r.path for r in record.replaces)
     ranges = []
-    for m in touched:
+    for m in manifests.select("partition", "first_offset", "next_offset", "files.path").orderBy("partition", "first_offset").collect():
+        if not gone.intersection(m.path):
+            continue
         if ranges and ranges[-1][0] == m.partition and ranges[-1][2] == m.first_offset:
             ranges[-1][2] = m.next_offset
         else:
             ranges.append([m.partition, m.first_offset, m.next_offset])
-    return spark.createDataFrame([(m.name,) for m in touched], "name string"), ranges
+    return ranges
 
 
 def _end(path):

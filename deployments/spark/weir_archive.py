@@ -122,7 +122,7 @@ def compactions(spark, root, topic, since=None, until=None):
         for hour in fs.folders(f"{base}/{day}")
         if _overlaps(_hour(day, hour), _hour(day, hour) + timedelta(hours=1) - timedelta(microseconds=1), since, until)
     ]
-    return sorted(_json(spark, root, hours, _COMPACTION).collect(), key=lambda record: record.name)
+    return sorted(_records(spark, root, hours, _COMPACTION), key=lambda record: record.name)
 
 
 def expired(spark, root, topic, since=None, until=None):
@@ -133,7 +133,7 @@ def expired(spark, root, topic, since=None, until=None):
         for day in _FileSystem(spark, root).folders(base)
         if _overlaps(time(day.removeprefix("dt=")), time(day.removeprefix("dt=")) + timedelta(days=1) - timedelta(microseconds=1), since, until)
     ]
-    return {(f.path, f.sha256) for record in _json(spark, root, days, _EXPIRY).collect() for f in record.files}
+    return {(f.path, f.sha256) for record in _records(spark, root, days, _EXPIRY) for f in record.files}
 
 
 def read(spark, root, topic=LOGS, since=None, until=None):
@@ -159,6 +159,10 @@ def _json(spark, root, folders, schema):
     # One file is one JSON object over many lines.
     texts = spark.read.text([f"{root}/{f}" for f in folders], wholetext=True, pathGlobFilter="*.json").withColumn("name", F.input_file_name())
     return texts.select(F.from_json("value", schema, {"mode": "FAILFAST"}).alias("m"), "name").select("m.*", "name")
+
+
+def _records(spark, root, folders, schema):
+    return _json(spark, root, folders, schema).collect() if folders else []
 
 
 def _time(value):

@@ -4,17 +4,9 @@ package ingest
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,68 +17,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/segmentio/kafka-go"
 
+	"weir/internal/certtest"
 	"weir/schema"
 )
 
-// authority signs certificates for a test.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	ca   string // file
-}
-
-func newAuthority(t *testing.T, dir, name string) *authority {
-	a := &authority{t: t, dir: dir}
-	a.ca, _ = a.issue(name, true)
-	return a
-}
-
-// issue writes <name>.pem and <name>.key, and <name>.both.pem with the key and the chain as Kafka wants them.
-func (a *authority) issue(name string, isCA bool) (cert, key string) {
-	a.t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: isCA, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	parent, signer := tmpl, private
-	if !isCA {
-		parent, signer = a.cert, a.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &private.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if isCA {
-		a.key = private
-		if a.cert, err = x509.ParseCertificate(der); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-	for suffix, data := range map[string][]byte{".pem": certPEM, ".key": keyPEM, ".both.pem": append(append([]byte(nil), keyPEM...), certPEM...)} {
-		if err := os.WriteFile(filepath.Join(a.dir, name+suffix), data, 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
-}
-
 // securedKafka runs a real broker with a SASL listener over TLS and one for mutual TLS, on which only users with an
 // access control entry may do anything.
-func securedKafka(t *testing.T, ca *authority) (sasl, mutual string) {
+func securedKafka(t *testing.T, ca *certtest.Authority) (sasl, mutual string) {
 	t.Helper()
 	dir := t.TempDir()
-	ca.issue("broker", false)
+	ca.Issue("broker")
 	saslPort, mutualPort, controller := freePort(t), freePort(t), freePort(t)
 	const login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
 	properties := fmt.Sprintf(`process.roles=broker,controller
@@ -114,7 +54,7 @@ offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 auto.create.topics.enable=false
 log.cleaner.dedupe.buffer.size=4194304
-`, saslPort, mutualPort, controller, login, ca.dir, ca.ca, dir)
+`, saslPort, mutualPort, controller, login, ca.Dir, ca.CAFile, dir)
 	var scram []string
 	for _, user := range []string{"SCRAM-SHA-512=[name=admin,password=admin-secret]", "SCRAM-SHA-512=[name=shipper,password=s3cret]", "SCRAM-SHA-256=[name=shipper,password=s3cret]", "SCRAM-SHA-512=[name=stranger,password=s3cret]"} {
 		scram = append(scram, "--add-scram", user)
@@ -171,9 +111,9 @@ func roundTrip(ctx context.Context, cfg KafkaConfig, topic string) error {
 // that says what is wrong where a credential is.
 func TestSecuredKafka(t *testing.T) {
 	dir := t.TempDir()
-	ca := newAuthority(t, dir, "ca")
-	other := newAuthority(t, t.TempDir(), "other-ca")
-	cert, key := ca.issue("shipper", false)
+	ca := certtest.New(t, dir, "ca")
+	other := certtest.New(t, t.TempDir(), "other-ca")
+	cert, key := ca.Issue("shipper")
 	saslAddr, mutualAddr := securedKafka(t, ca)
 	t.Setenv("TEST_KAFKA_PASSWORD", "s3cret")
 	t.Setenv("TEST_KAFKA_WRONG", "wrong")
@@ -186,7 +126,7 @@ func TestSecuredKafka(t *testing.T) {
 		c.Brokers, c.TLS, c.SASL = []string{addr}, tls, sasl
 		return c
 	}
-	trusted := &TLSConfig{CAFile: ca.ca}
+	trusted := &TLSConfig{CAFile: ca.CAFile}
 	ready, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	good := config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: "shipper", PasswordEnv: "TEST_KAFKA_PASSWORD"})
@@ -204,9 +144,9 @@ func TestSecuredKafka(t *testing.T) {
 		{"SCRAM-SHA-512", good, ""},
 		{"SCRAM-SHA-256, password from a file", config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-256", Username: "shipper", PasswordFile: file}), ""},
 		{"PLAIN", config(saslAddr, trusted, &SASLConfig{Mechanism: "PLAIN", Username: "shipper", PasswordEnv: "TEST_KAFKA_PASSWORD"}), ""},
-		{"mutual TLS", config(mutualAddr, &TLSConfig{CAFile: ca.ca, CertFile: cert, KeyFile: key}, nil), ""},
+		{"mutual TLS", config(mutualAddr, &TLSConfig{CAFile: ca.CAFile, CertFile: cert, KeyFile: key}, nil), ""},
 		{"wrong password", config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: "shipper", PasswordEnv: "TEST_KAFKA_WRONG"}), "SASL Authentication Failed"},
-		{"unknown authority", config(saslAddr, &TLSConfig{CAFile: other.ca}, good.SASL), "certificate signed by unknown authority"},
+		{"unknown authority", config(saslAddr, &TLSConfig{CAFile: other.CAFile}, good.SASL), "certificate signed by unknown authority"},
 		{"no client certificate", config(mutualAddr, trusted, nil), "bad certificate"},
 		{"no TLS", config(saslAddr, nil, good.SASL), ""},
 		{"no permission", config(saslAddr, trusted, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: "stranger", PasswordEnv: "TEST_KAFKA_PASSWORD"}), "Authorization Failed"},
@@ -235,12 +175,12 @@ func TestSecuredKafka(t *testing.T) {
 // TestWriteTakenAway: while a principal may not write to a topic the producer holds, and goes on when it may again.
 func TestWriteTakenAway(t *testing.T) {
 	dir := t.TempDir()
-	ca := newAuthority(t, dir, "ca")
+	ca := certtest.New(t, dir, "ca")
 	saslAddr, _ := securedKafka(t, ca)
 	t.Setenv("TEST_KAFKA_PASSWORD", "s3cret")
 	as := func(user string) *Kafka {
 		cfg := DefaultKafkaConfig()
-		cfg.Brokers, cfg.TLS, cfg.SASL = []string{saslAddr}, &TLSConfig{CAFile: ca.ca}, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: user, PasswordEnv: "TEST_KAFKA_PASSWORD"}
+		cfg.Brokers, cfg.TLS, cfg.SASL = []string{saslAddr}, &TLSConfig{CAFile: ca.CAFile}, &SASLConfig{Mechanism: "SCRAM-SHA-512", Username: user, PasswordEnv: "TEST_KAFKA_PASSWORD"}
 		k, err := NewKafka(cfg)
 		if err != nil {
 			t.Fatal(err)

@@ -37,8 +37,9 @@ type runtime struct {
 	reg      telemetry.Metrics
 	kafka    *ingest.Kafka
 	producer *ingest.Producer
-	checks   []telemetry.Check // what must hold for the process to be ready
-	page     *status.Page      // nil: none
+	cert     *telemetry.Certificate // of http.listen; nil: clear text
+	checks   []telemetry.Check      // what must hold for the process to be ready
+	page     *status.Page           // nil: none
 }
 
 func newRuntime(cfg config.Config, log *slog.Logger) (*runtime, error) {
@@ -50,6 +51,11 @@ func newRuntimeOn(reg telemetry.Metrics, cfg config.Config, log *slog.Logger) (*
 	var err error
 	if r.kafka, err = ingest.NewKafka(cfg.Kafka); err != nil {
 		return nil, err
+	}
+	if cfg.HTTP.TLS != nil && cfg.HTTP.Listen != "" {
+		if r.cert, err = telemetry.NewCertificate("http.tls", *cfg.HTTP.TLS, log, reg); err != nil {
+			return nil, err
+		}
 	}
 	r.producer, err = ingest.NewProducer(r.kafka, cfg.Producer, log, r.reg)
 	return r, err
@@ -177,16 +183,19 @@ func (r *runtime) run(ctx context.Context, names ...string) error {
 	base.Go(func() error { return r.producer.Run(last) })
 	r.checks = append(r.checks, telemetry.Check{Name: "kafka", Ask: r.kafka.Ping})
 	components, cctx := errgroup.WithContext(ctx)
-	base.Go(func() error { return telemetry.Serve(last, r.cfg.HTTP.Pprof, "http.pprof", telemetry.Profiles()) })
+	base.Go(func() error {
+		return telemetry.Listener{Addr: r.cfg.HTTP.Pprof, Key: "http.pprof", Log: r.log}.Serve(last, telemetry.Profiles())
+	})
 	shown := telemetry.Handler(r.reg, r.checks...)
 	if r.page != nil {
 		shown.Handle("/", r.page.Handler())
 	}
-	components.Go(func() error { return telemetry.Serve(cctx, r.cfg.HTTP.Listen, "http.listen", shown) })
+	listener := telemetry.Listener{Addr: r.cfg.HTTP.Listen, Key: "http.listen", Certificate: r.cert, Log: r.log}
+	components.Go(func() error { return listener.Serve(cctx, shown) })
 	for _, run := range runs {
 		components.Go(func() error { return run(cctx) })
 	}
-	r.log.Info("started", "components", names, "kafka", r.cfg.Kafka.Brokers, "http", r.cfg.HTTP.Listen)
+	r.log.Info("started", "components", names, "kafka", r.cfg.Kafka.Brokers, "http", r.cfg.HTTP.Listen, "tls", r.cert != nil)
 	done := make(chan error, 1)
 	go func() { done <- components.Wait() }()
 	var err error
@@ -217,43 +226,37 @@ func (g *globals) component(ctx context.Context, name string) error {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	for {
-		log := telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level)
-		r, err := newRuntime(cfg, log)
-		if err != nil {
-			return err
-		}
+	r, err := newRuntime(cfg, telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level))
+	for err == nil && r != nil {
 		running, stop := context.WithCancel(ctx)
 		done := make(chan error, 1)
 		go func() { done <- r.run(running, name) }()
-		again, err := g.supervise(log, reload, stop, done, &cfg)
+		r, err = g.supervise(r.log, reload, stop, done)
 		stop()
-		if !again {
-			return err
-		}
 	}
+	return err
 }
 
-// supervise waits for the component's end, or for a new configuration that is good; then it stops the component and says
-// that it is to be started again.
-func (g *globals) supervise(log *slog.Logger, reload <-chan os.Signal, stop func(), done <-chan error, cfg *config.Config) (again bool, err error) {
+// supervise waits for the component's end, or for a new configuration that is good, with the files that it names; then it stops the component and
+// returns what is to run instead.
+func (g *globals) supervise(log *slog.Logger, reload <-chan os.Signal, stop func(), done <-chan error) (*runtime, error) {
 	for {
 		select {
 		case err := <-done:
-			return false, err
+			return nil, err
 		case <-reload:
-			fresh, err := g.load()
+			var next *runtime
+			cfg, err := g.load()
+			if err == nil {
+				next, err = newRuntime(cfg, telemetry.Logger(g.err, cfg.Log.Format, cfg.Log.Level))
+			}
 			if err != nil {
 				log.Error("the configuration is not good; going on with the one before", "err", err)
 				continue
 			}
 			log.Info("the configuration was read anew")
 			stop()
-			if err := <-done; err != nil {
-				return false, err
-			}
-			*cfg = fresh
-			return true, nil
+			return next, <-done
 		}
 	}
 }

@@ -19,7 +19,9 @@ import (
 
 	"weir/control"
 	"weir/control/notify"
+	"weir/internal/certtest"
 	"weir/internal/config"
+	"weir/internal/telemetry"
 )
 
 var update = flag.Bool("update", false, "write the files that are made from code: make generate")
@@ -50,7 +52,7 @@ var labels = map[string]string{
 var components = [][2]string{
 	{"agent", "the node agent"}, {"producer", "what sends to Kafka, in every component that does"}, {"ingest", "what reads from Kafka, in every consumer"},
 	{"indexer", "what makes records searchable in Elasticsearch"}, {"archiver", "what archives records as Parquet"}, {"processor", "what makes signals"}, {"control", "self-healing: the decider"}, {"executor", "self-healing: what carries orders out on a node"},
-	{"notify", "alerts to Alertmanager and to webhooks"},
+	{"notify", "alerts to Alertmanager and to webhooks"}, {"http", "what a process shows itself by, in every component, where `http.tls` is set"},
 }
 
 // metric is what is known of one without a server.
@@ -145,6 +147,8 @@ func allMetrics(t *testing.T) []metric {
 		t.Fatal(err)
 	}
 	cfg.Executor.TrustedKeys = []string{filepath.Join(dir, "key.pub")}
+	cert, certKey := certtest.New(t, dir, "ca").Issue("weir")
+	cfg.HTTP.TLS = &telemetry.TLS{CertFile: cert, KeyFile: certKey}
 	run, err := newRuntimeOn(r, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

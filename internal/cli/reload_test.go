@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weir/internal/broker"
+	"weir/internal/certtest"
 )
 
 func freeAddress(t *testing.T) string {
@@ -23,10 +24,10 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func healthy(addr string) bool {
-	req, _ := http.NewRequest(http.MethodGet, "http://"+addr+"/healthz", nil)
+func healthy(address string, client *http.Client) bool {
+	req, _ := http.NewRequest(http.MethodGet, address+"/healthz", nil)
 	req.Close = true
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return false
 	}
@@ -34,7 +35,7 @@ func healthy(addr string) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// TestReload changes the configuration of a running component: a good change is taken, a bad one changes nothing.
+// TestReload changes the configuration of a running component: a good change is taken, a bad one, or one that names a bad file, changes nothing.
 func TestReload(t *testing.T) {
 	t.Setenv("WEIR_KAFKA_BROKERS", "") // of the development stack, which would go before the file
 	b, err := broker.Start(t.TempDir(), 0, 1<<20)
@@ -43,10 +44,13 @@ func TestReload(t *testing.T) {
 	}
 	defer b.Close()
 	first, second := freeAddress(t), freeAddress(t)
-	text := func(listen string) string {
-		return fmt.Sprintf("kafka:\n  brokers: [%s]\nhttp:\n  listen: %s\n", b.Addrs()[0], listen)
+	text := func(listen, more string) string {
+		return fmt.Sprintf("kafka:\n  brokers: [%s]\nhttp:\n  listen: %s\n%s", b.Addrs()[0], listen, more)
 	}
-	config := writeConfig(t, text(first))
+	config := writeConfig(t, text(first, ""))
+	ca := certtest.New(t, t.TempDir(), "ca")
+	cert, key := ca.Issue("weir")
+	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: ca.Client("", "")}}
 	if exit, _, stderr := weir("topics", "apply", "--config", config); exit != 0 {
 		t.Fatal(stderr)
 	}
@@ -70,14 +74,19 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await("the first address", func() bool { return healthy(first) })
-	reload(text(second))
-	await("the second address", func() bool { return healthy(second) && !healthy(first) })
+	clear := func(addr string) bool { return healthy("http://"+addr, http.DefaultClient) }
+	await("the first address", func() bool { return clear(first) })
+	reload(text(second, ""))
+	await("the second address", func() bool { return clear(second) && !clear(first) })
 	reload("kafka:\n  broker: [x]\n")
 	await("the error", func() bool { return strings.Contains(stderr.String(), "there is no key \\\"broker\\\" here") })
-	if !healthy(second) {
+	reload(text(first, fmt.Sprintf("  tls: {cert_file: %s, key_file: %s}\n", cert, cert)))
+	await("the error", func() bool { return strings.Contains(stderr.String(), "http.tls.key_file: "+cert+" does not serve") })
+	if !clear(second) {
 		t.Error("a bad configuration stopped the component")
 	}
+	reload(text(first, fmt.Sprintf("  tls: {cert_file: %s, key_file: %s}\n", cert, key)))
+	await("the first address with TLS", func() bool { return healthy("https://"+first, secure) && !clear(first) })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

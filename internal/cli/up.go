@@ -93,8 +93,12 @@ func (u upCmd) Run(ctx context.Context, g *globals) (err error) {
 		say("search", "none: set WEIR_ELASTICSEARCH_URL to index into Elasticsearch")
 	}
 	if cfg.HTTP.Listen != "" {
-		say("status", "http://%s/", cfg.HTTP.Listen)
-		say("metrics", "http://%s/metrics, /healthz, /readyz", cfg.HTTP.Listen)
+		scheme := "http"
+		if cfg.HTTP.TLS != nil {
+			scheme = "https"
+		}
+		say("status", "%s://%s/", scheme, cfg.HTTP.Listen)
+		say("metrics", "%s://%s/metrics, /healthz, /readyz", scheme, cfg.HTTP.Listen)
 	}
 	self := filepath.Clean(os.Args[0])
 	tail := self + " tail"

@@ -23,6 +23,7 @@ import (
 	"weir/ingest"
 	"weir/internal/status"
 	"weir/internal/strict"
+	"weir/internal/telemetry"
 	"weir/processor"
 )
 
@@ -111,8 +112,9 @@ func (c *Kibana) Validate() error {
 
 // HTTP is where a process shows itself.
 type HTTP struct {
-	Listen string `yaml:"listen"` // /metrics, /healthz, /readyz, and the status page of control and up; empty: none
-	Pprof  string `yaml:"pprof"`  // a loopback address for profiles; empty: none
+	Listen string         `yaml:"listen"` // /metrics, /healthz, /readyz, and the status page of control and up; empty: none
+	TLS    *telemetry.TLS `yaml:"tls"`    // of listen; clear text where it is not set
+	Pprof  string         `yaml:"pprof"`  // a loopback address for profiles; empty: none
 }
 
 // Embedded is the single-node broker of `weir up`.
@@ -175,6 +177,16 @@ func Load(path string, env func(string) string) (Config, error) {
 	}
 	if v := env("WEIR_HTTP_LISTEN"); v != "" {
 		c.HTTP.Listen = v
+	}
+	cert, key := env("WEIR_HTTP_CERT_FILE"), env("WEIR_HTTP_KEY_FILE")
+	if (cert != "" || key != "") && c.HTTP.TLS == nil {
+		c.HTTP.TLS = &telemetry.TLS{}
+	}
+	if cert != "" {
+		c.HTTP.TLS.CertFile = cert
+	}
+	if key != "" {
+		c.HTTP.TLS.KeyFile = key
 	}
 	if v := env("WEIR_KIBANA_URL"); v != "" {
 		c.Kibana.URL = v
@@ -278,6 +290,10 @@ func (c *Config) validate() (errs []error) {
 	section("control.notify", c.Control.Notify.Validate())
 	section("kibana", c.Kibana.Validate())
 	section("status", c.Status.Validate())
+	section("http.tls", c.HTTP.TLS.Validate())
+	if c.HTTP.TLS == nil && c.HTTP.Listen != "" && !status.Loopback(c.HTTP.Listen) {
+		section("status", c.Status.ValidateClear(c.HTTP.Listen))
+	}
 	probe := c.Consumer.For("any", "any")
 	section("consumer", probe.Validate())
 	if c.Consumer.ArchiveCommitInterval <= 0 || c.Consumer.ArchiveCommitBytes <= 0 {

@@ -52,6 +52,36 @@ func TestDefaultsAndEnvironment(t *testing.T) {
 	}
 }
 
+// TestTokenOnTheNetwork takes a token beyond loopback only where something encrypts.
+func TestTokenOnTheNetwork(t *testing.T) {
+	for _, c := range []struct {
+		listen, more string
+		env          map[string]string
+		taken        bool
+	}{
+		{":9464", "", nil, false},
+		{":9464", "  tls: {cert_file: a, key_file: b}\n", nil, true},
+		{":9464", "", map[string]string{"WEIR_HTTP_CERT_FILE": "a", "WEIR_HTTP_KEY_FILE": "b"}, true},
+		{"127.0.0.1:9464", "", nil, true},
+		{"127.0.0.1:9464", "", map[string]string{"WEIR_HTTP_LISTEN": "10.0.0.1:9464"}, false},
+		{"", "", nil, true},
+		{":9464", "status: {token_env: A, clear_text: true}\n", nil, true},
+		{":9464", "status: {token_env: A}\n", nil, false},
+		{":9464", "status: {logs_bytes_per_second: 0}\n", nil, true}, // no token, so nothing is shown
+	} {
+		if !strings.Contains(c.more, "status:") {
+			c.more += "status: {token_file: /etc/weir/token}\n"
+		}
+		f := filepath.Join(t.TempDir(), "weir.yaml")
+		if err := os.WriteFile(f, []byte("http:\n  listen: \""+c.listen+"\"\n"+c.more), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(f, func(k string) string { return c.env[k] }); (err == nil) != c.taken {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestBadPolicies(t *testing.T) {
 	files, err := filepath.Glob("testdata/policies/*.bad.yaml")
 	if err != nil || len(files) == 0 {

@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/ingest"
+	"weir/internal/certtest"
 	"weir/processor/signal"
 	"weir/schema"
 )
@@ -146,8 +147,8 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestPrometheusAndAlertmanager runs weir under a real Prometheus with the rules that are shipped, and a real Alertmanager: an alert on a metric fires and
-// is over; signals are told, told again after restarts of weir and of Alertmanager, and over.
+// TestPrometheusAndAlertmanager runs weir under a real Prometheus with the rules that are shipped, by mutual TLS, and a real Alertmanager: an alert on a
+// metric fires and is over; signals are told, told again after restarts of weir and of Alertmanager, and over.
 func TestPrometheusAndAlertmanager(t *testing.T) {
 	dir := t.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "weir"), "../../cmd/weir")
@@ -166,8 +167,12 @@ func TestPrometheusAndAlertmanager(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(logs, "a.log"), "a line\n")
+	ca := certtest.New(t, dir, "ca")
+	cert, key := ca.Issue("weir")
+	clientCert, clientKey := ca.Issue("prometheus")
+	secure := http.Client{Transport: &http.Transport{TLSClientConfig: ca.Client(clientCert, clientKey)}, Timeout: 5 * time.Second}
 	weirConfig := write(t, filepath.Join(dir, "weir.yaml"), `embedded: {dir: %s, port: %s}
-http: {listen: %q}
+http: {listen: %q, tls: {ca_file: %q, cert_file: %q, key_file: %q}}
 agent: {max_files: 1, files: [{paths: [%s/*.log], app: plain}]}
 control:
   notify:
@@ -175,7 +180,7 @@ control:
     resend: 5s
     alertmanager: [{url: "http://%s"}]
     webhooks: [{url: %q}]
-`, dir, port, listen, logs, manager, weirHook.URL)
+`, dir, port, listen, ca.CAFile, cert, key, logs, manager, weirHook.URL)
 	managerConfig := write(t, filepath.Join(dir, "alertmanager.yml"), `route: {receiver: test, group_by: [alertname], group_wait: 1s, group_interval: 1s, repeat_interval: 1h}
 receivers: [{name: test, webhook_configs: [{url: %q, send_resolved: true}]}]
 `, managerHook.URL)
@@ -191,7 +196,8 @@ receivers: [{name: test, webhook_configs: [{url: %q, send_resolved: true}]}]
 		return regexp.MustCompile(`(?m)^    for: .*$`).ReplaceAllString(s, "    for: 1s")
 	})
 	promConfig := shipped("prometheus.yml", func(s string) string {
-		return strings.NewReplacer("15s", "1s", "127.0.0.1:9093", manager, "127.0.0.1:9464", listen).Replace(s)
+		return strings.NewReplacer("15s", "1s", "127.0.0.1:9093", manager, "127.0.0.1:9464", listen, "# scheme: https", "scheme: https",
+			"# tls_config: {ca_file: /etc/prometheus/weir-ca.crt}", fmt.Sprintf("tls_config: {ca_file: %s, cert_file: %s, key_file: %s}", ca.CAFile, clientCert, clientKey)).Replace(s)
 	})
 
 	weir := &server{t: t, name: "weir", args: []string{filepath.Join(dir, "weir"), "up", "--demo", "--plain", "--config", weirConfig}, log: filepath.Join(dir, "weir.log")}
@@ -254,6 +260,13 @@ receivers: [{name: test, webhook_configs: [{url: %q, send_resolved: true}]}]
 		}
 		over("WeirFilesNotFollowed", "")
 		await(t, "Alertmanager tells that it is over", func() bool { return fromManager.count("resolved WeirFilesNotFollowed") > 0 })
+	})
+
+	t.Run("without a certificate", func(t *testing.T) {
+		stranger := http.Client{Transport: &http.Transport{TLSClientConfig: ca.Client("", "")}, Timeout: 5 * time.Second}
+		if _, err := stranger.Get("https://" + listen + "/metrics"); err == nil {
+			t.Error("metrics are shown to a client without a certificate")
+		}
 	})
 
 	t.Run("every rule is evaluated", func(t *testing.T) {
@@ -338,7 +351,7 @@ receivers: [{name: test, webhook_configs: [{url: %q, send_resolved: true}]}]
 	t.Run("the status page", func(t *testing.T) {
 		for path, want := range map[string]string{"/": "<title>weir</title>", "/api/v1/path": `"name":"archiver"`, "/api/v1/containers": `"app":"gateway"`, "/api/v1/nodes": `"name":"demo"`, "/api/v1/signals": "a died again and again"} {
 			await(t, path, func() bool {
-				res, err := http.Get("http://" + listen + path)
+				res, err := secure.Get("https://" + listen + path)
 				if err != nil {
 					return false
 				}

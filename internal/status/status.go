@@ -21,6 +21,7 @@ import (
 type Config struct {
 	TokenEnv  string `yaml:"token_env"`
 	TokenFile string `yaml:"token_file"`
+	ClearText bool   `yaml:"clear_text"`            // the token may be asked for beyond loopback without http.tls, because something else encrypts, such as a service mesh
 	LogsBytes int64  `yaml:"logs_bytes_per_second"` // of weir.logs, for nodes and containers; of what is more, some is passed over. 0: none of it
 }
 
@@ -36,6 +37,18 @@ func (c *Config) Validate() error {
 		return errors.New("logs_bytes_per_second: is below zero")
 	}
 	return nil
+}
+
+// ValidateClear says what is wrong where the page is served beyond loopback without TLS: whoever is on the way would read the token.
+func (c *Config) ValidateClear(addr string) error {
+	key := "token_file"
+	if c.TokenEnv != "" {
+		key = "token_env"
+	}
+	if c.ClearText || c.TokenEnv == "" && c.TokenFile == "" {
+		return nil
+	}
+	return fmt.Errorf("%s: the token would cross the network in clear text: http.listen is %q and there is no http.tls; set http.tls, or clear_text: true where something else encrypts", key, addr)
 }
 
 // minToken is the least length of a token: shorter ones can be guessed.

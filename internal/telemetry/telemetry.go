@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,25 +86,44 @@ func Profiles() http.Handler {
 	return mux
 }
 
-// Serve answers on addr until ctx ends. An empty addr serves nothing.
-func Serve(ctx context.Context, addr, key string, h http.Handler) error {
-	if addr == "" {
+// Listener is where a process answers.
+type Listener struct {
+	Addr        string       // host:port; empty: nowhere
+	Key         string       // of the configuration, for errors
+	Certificate *Certificate // nil: clear text
+	Log         *slog.Logger
+}
+
+// Serve answers until ctx ends.
+func (l Listener) Serve(ctx context.Context, h http.Handler) error {
+	if l.Addr == "" {
 		<-ctx.Done()
 		return nil
 	}
-	l, err := net.Listen("tcp", addr)
+	socket, err := net.Listen("tcp", l.Addr)
 	if err != nil {
-		return fmt.Errorf("%s: %w (set another address, or \"\" for none)", key, err)
+		return fmt.Errorf("%s: %w (set another address, or \"\" for none)", l.Key, err)
 	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	// Whoever reaches the port could fill the log with handshakes that fail: they are told at the level debug.
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(l.Log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = s.Shutdown(last)
 	})
 	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("%s: %w", key, err)
+	serve := func() error { return s.Serve(socket) }
+	if l.Certificate != nil {
+		s.TLSConfig = l.Certificate.config()
+		serve = func() error { return s.ServeTLS(socket, "", "") }
+		var watching sync.WaitGroup
+		defer watching.Wait()
+		watched, stopWatching := context.WithCancel(ctx)
+		defer stopWatching()
+		watching.Go(func() { l.Certificate.watch(watched) })
+	}
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("%s: %w", l.Key, err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -51,14 +52,17 @@ func TestHandler(t *testing.T) {
 func TestServe(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	defer s.Close()
-	err := Serve(t.Context(), strings.TrimPrefix(s.URL, "http://"), "http.listen", http.NotFoundHandler())
+	serve := func(ctx context.Context, addr string) error {
+		return Listener{Addr: addr, Key: "http.listen", Log: slog.New(slog.DiscardHandler)}.Serve(ctx, http.NotFoundHandler())
+	}
+	err := serve(t.Context(), strings.TrimPrefix(s.URL, "http://"))
 	if err == nil || !strings.HasPrefix(err.Error(), "http.listen: ") {
 		t.Errorf("a taken address: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, addr := range []string{"", "127.0.0.1:0"} {
-		if err := Serve(ctx, addr, "http.listen", http.NotFoundHandler()); err != nil {
+		if err := serve(ctx, addr); err != nil {
 			t.Errorf("%q: %v", addr, err)
 		}
 	}

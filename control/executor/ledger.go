@@ -51,6 +51,24 @@ const (
 	ledgerVersion = 1
 )
 
+// Prepare makes the folder of the ledger for the user that the executor runs as. Whoever calls it may give files away.
+func Prepare(dir string, uid, gid int) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("executor.state_dir: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("executor.state_dir: %w", err)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) == uid && int(owner.Gid) == gid {
+		return nil // only the owner may change the mode, and this is another
+	}
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Lchown(dir, uid, gid)); err != nil {
+		return fmt.Errorf("executor.state_dir: %w", err)
+	}
+	return nil
+}
+
 // openLedger reads the file. A second executor with the same folder is refused, since it would do every order once more.
 func openLedger(dir string, now time.Time) (*ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -36,7 +36,7 @@ type commands struct {
 	Audit     auditCmd     `cmd:"" help:"Tell whether the archive is what was written, against its manifests, Kafka and Elasticsearch. Exit status: 0 all explained, 1 not, 2 could not be done."`
 	Processor processorCmd `cmd:"" help:"Turn records into signals."`
 	Control   controlCmds  `cmd:"" help:"Decide what is done about trouble; check policies, show what was decided, freeze."`
-	Executor  executorCmd  `cmd:"" help:"Carry out signed orders on this node."`
+	Executor  executorCmds `cmd:"" help:"Carry out signed orders on this node; or prepare its folder."`
 	Up        upCmd        `cmd:"" help:"Run several components in one process, on an embedded single-node broker where no Kafka is given."`
 	Tail      tailCmd      `cmd:"" help:"Show live records from Kafka."`
 	Topics    topicsCmd    `cmd:"" help:"Create weir's topics."`

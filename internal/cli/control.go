@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"weir/archiver/archive"
 	"weir/archiver/read"
 	"weir/control"
+	"weir/control/executor"
 	"weir/ingest"
 	"weir/internal/config"
 	"weir/internal/telemetry"
@@ -41,7 +43,32 @@ type controlCmds struct {
 type (
 	controlCmd  struct{}
 	executorCmd struct{}
+
+	executorCmds struct {
+		Run     executorCmd        `cmd:"" default:"withargs" help:"Carry out signed orders on this node."`
+		Prepare executorPrepareCmd `cmd:"" help:"Make executor.state_dir and give it to the user that the executor runs as."`
+	}
+	executorPrepareCmd struct {
+		Owner string `required:"" placeholder:"UID:GID" help:"As numbers."`
+	}
 )
+
+func (p executorPrepareCmd) Run(g *globals) error {
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	user, group, _ := strings.Cut(p.Owner, ":")
+	uid, err := strconv.ParseUint(user, 10, 31)
+	if err != nil {
+		return fmt.Errorf("--owner: %q is not UID:GID, two numbers", p.Owner)
+	}
+	gid, err := strconv.ParseUint(group, 10, 31)
+	if err != nil {
+		return fmt.Errorf("--owner: %q is not UID:GID, two numbers", p.Owner)
+	}
+	return executor.Prepare(cfg.Executor.StateDir, int(uid), int(gid))
+}
 
 func (controlCmd) Run(ctx context.Context, g *globals) error  { return g.component(ctx, "control") }
 func (executorCmd) Run(ctx context.Context, g *globals) error { return g.component(ctx, "executor") }

@@ -166,6 +166,9 @@ func Load(path string, env func(string) string) (Config, error) {
 	if v := env("WEIR_NODE"); v != "" {
 		c.Agent.Node = v
 	}
+	if v := env("WEIR_EXECUTOR_NAME"); v != "" {
+		c.Executor.Name = v
+	}
 	if v := env("WEIR_CONTROL_POLICIES"); v != "" {
 		c.Control.Policies = v
 	}

@@ -127,3 +127,29 @@ func TestDocumentedPolicies(t *testing.T) {
 		t.Errorf("%d policies, %v", len(p.Policies), err)
 	}
 }
+
+// TestShipped reads the configurations and policies of deployments/kubernetes.
+func TestShipped(t *testing.T) {
+	configs, err := filepath.Glob("../../deployments/kubernetes/*/*/*.config.yaml")
+	if err != nil || len(configs) < 4 {
+		t.Fatal(configs, err)
+	}
+	for _, f := range configs {
+		c, err := Load(f, none)
+		if err == nil && strings.HasPrefix(filepath.Base(f), "executor") {
+			err = c.Executor.Validate()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	policies, err := filepath.Glob("../../deployments/kubernetes/*/*/policies.yaml")
+	if err != nil || len(policies) == 0 {
+		t.Fatal(policies, err)
+	}
+	for _, f := range policies {
+		if p, err := LoadPolicies(f); err != nil || !p.Acting() {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,8 +46,9 @@ func build(t *testing.T, folder string) []runtime.Object {
 	return objects
 }
 
+const root = "../../kubernetes"
+
 func TestManifests(t *testing.T) {
-	const root = "../../kubernetes"
 	var folders []string
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "kustomization.yaml" {
@@ -56,16 +60,48 @@ func TestManifests(t *testing.T) {
 		t.Fatal(folders, err)
 	}
 	for _, folder := range folders {
-		t.Run(strings.TrimPrefix(folder, root), func(t *testing.T) {
-			for _, o := range build(t, folder) {
-				switch o := o.(type) {
-				case *appsv1.Deployment:
-					pod(t, o.Name, &o.Spec.Template.Spec)
-				case *appsv1.DaemonSet:
-					pod(t, o.Name, &o.Spec.Template.Spec)
-				}
-			}
-		})
+		if filepath.Base(filepath.Dir(folder)) == "components" {
+			folder = overlay(t, folder)
+		}
+		t.Run(strings.TrimPrefix(folder, root), func(t *testing.T) { check(t, build(t, folder)) })
+	}
+}
+
+// overlay is a kustomization of what the component patches, and the component.
+func overlay(t *testing.T, components ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	from := func(folder string) string {
+		t.Helper()
+		absolute, err := filepath.Abs(folder)
+		if err == nil {
+			absolute, err = filepath.Rel(dir, absolute)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return absolute
+	}
+	text := fmt.Sprintf("resources: [%s]\ncomponents:\n", from(root+"/base"))
+	for _, c := range components {
+		text += "- " + from(c) + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// check wants every pod to have no more than it needs.
+func check(t *testing.T, objects []runtime.Object) {
+	t.Helper()
+	for _, o := range objects {
+		switch o := o.(type) {
+		case *appsv1.Deployment:
+			pod(t, o.Name, &o.Spec.Template.Spec)
+		case *appsv1.DaemonSet:
+			pod(t, o.Name, &o.Spec.Template.Spec)
+		}
 	}
 }
 
@@ -80,7 +116,9 @@ func pod(t *testing.T, name string, spec *corev1.PodSpec) {
 	}
 	bad(spec.SecurityContext == nil || spec.SecurityContext.SeccompProfile == nil || spec.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault, "no seccomp profile")
 	bad(spec.HostPID || spec.HostIPC, "shares processes with the host")
-	for _, c := range spec.Containers {
+	bad(spec.ServiceAccountName == "" && (spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken), "has the token of an account that is not its own")
+	may := map[string][]corev1.Capability{"agent": {"DAC_READ_SEARCH"}, "folder": {"CHOWN"}}
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		s := c.SecurityContext
 		if s == nil || s.Capabilities == nil {
 			t.Errorf("%s: no security context", name)
@@ -90,12 +128,46 @@ func pod(t *testing.T, name string, spec *corev1.PodSpec) {
 		bad(s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation, "may gain privileges")
 		bad(len(s.Capabilities.Drop) != 1 || s.Capabilities.Drop[0] != "ALL", "keeps capabilities: %v dropped", s.Capabilities.Drop)
 		bad(s.Privileged != nil && *s.Privileged, "is privileged")
-		bad(c.LivenessProbe == nil || c.ReadinessProbe == nil, "lacks a probe")
+		bad(!slices.Equal(s.Capabilities.Add, may[c.Name]), "has the capabilities %v", s.Capabilities.Add)
 		bad(c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero(), "lacks a resource: %v", c.Resources)
 		for _, m := range c.VolumeMounts {
 			for _, v := range spec.Volumes {
 				bad(v.Name == m.Name && v.HostPath != nil && !m.ReadOnly && !strings.HasPrefix(v.HostPath.Path, "/var/lib/weir/"), "writes to the host's %s", m.MountPath)
 			}
+		}
+	}
+	for _, c := range spec.Containers {
+		bad(c.LivenessProbe == nil || c.ReadinessProbe == nil, "lacks a probe")
+		for _, m := range c.VolumeMounts {
+			bad(m.MountPath == "/var/run/docker.sock" && c.Name != "agent" && (spec.SecurityContext.RunAsNonRoot == nil || !*spec.SecurityContext.RunAsNonRoot || len(spec.SecurityContext.SupplementalGroups) != 1), "reaches the engine other than by its group")
+		}
+	}
+}
+
+// TestComponentsTogether has every pod of everything, with both executors, probed and scraped by TLS.
+func TestComponentsTogether(t *testing.T) {
+	objects := build(t, overlay(t, root+"/components/healing", root+"/components/healing-docker", root+"/components/tls"))
+	check(t, objects)
+	pods := map[string]*corev1.PodTemplateSpec{}
+	for _, o := range objects {
+		switch o := o.(type) {
+		case *appsv1.Deployment:
+			pods[o.Namespace+"/"+o.Name] = &o.Spec.Template
+		case *appsv1.DaemonSet:
+			pods[o.Namespace+"/"+o.Name] = &o.Spec.Template
+		}
+	}
+	if want := []string{"weir-node/agent", "weir-node/executor", "weir/archiver", "weir/control", "weir/executor", "weir/indexer", "weir/processor"}; !slices.Equal(slices.Sorted(maps.Keys(pods)), want) {
+		t.Errorf("%v, want %v", slices.Sorted(maps.Keys(pods)), want)
+	}
+	for name, p := range pods {
+		c := p.Spec.Containers[0]
+		if c.LivenessProbe.HTTPGet.Scheme != corev1.URISchemeHTTPS || c.ReadinessProbe.HTTPGet.Scheme != corev1.URISchemeHTTPS || p.Annotations["prometheus.io/scheme"] != "https" {
+			t.Errorf("%s is probed or scraped in clear text", name)
+		}
+		cert := corev1.EnvVar{Name: "WEIR_HTTP_CERT_FILE", Value: "/etc/weir-tls/tls.crt"}
+		if !slices.Contains(c.Env, cert) || !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/etc/weir-tls" && m.ReadOnly }) {
+			t.Errorf("%s has no certificate", name)
 		}
 	}
 }

@@ -149,3 +149,22 @@ func TestUp(t *testing.T) {
 		t.Log(logs)
 	}
 }
+
+// TestExecutorPrepare makes a folder for this user, twice; internal/e2e has root make one for another.
+func TestExecutorPrepare(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "executor")
+	config := writeConfig(t, "executor: {state_dir: "+dir+"}\n")
+	for range 2 {
+		if exit, _, stderr := weir("executor", "prepare", "--config", config, "--owner", fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid())); exit != 0 {
+			t.Fatal(stderr)
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode() != os.ModeDir|0o700 {
+			t.Errorf("%v, %v", info, err)
+		}
+	}
+	for _, owner := range []string{"weir", "1", "1:", ":1", "-1:1", "1:1:1"} {
+		if exit, _, stderr := weir("executor", "prepare", "--config", config, "--owner="+owner); exit != 1 || !strings.Contains(stderr, "is not UID:GID") {
+			t.Errorf("%s: exit %d, %s", owner, exit, stderr)
+		}
+	}
+}

@@ -42,7 +42,7 @@ manifests: ## reads deployments/kubernetes strictly with Kubernetes' own types
 KUBERNETES = $(abspath .stack/dist/kubernetes)
 
 e2e-k8s: ## a one-node Kubernetes, built here (five minutes, once), that runs weir by its manifests; counts what pods write through an update and an eviction
-	@deployments/dev/kubernetes/build $(KUBERNETES); $(STACK) up kafka elasticsearch hdfs && eval "$$($(STACK) env)"; export WEIR_KUBERNETES=$(KUBERNETES) WEIR_KUBE_APISERVER=$(KUBERNETES)/kube-apiserver; status=0; \
+	@deployments/dev/kubernetes/build $(KUBERNETES); $(STACK) up kafka elasticsearch hdfs docker && eval "$$($(STACK) env)"; export WEIR_KUBERNETES=$(KUBERNETES) WEIR_KUBE_APISERVER=$(KUBERNETES)/kube-apiserver; status=0; \
 	$(GO) test -tags e2e,k8s -count=1 -timeout 20m -v -p 1 -run 'TestKubernetes|TestRealAPI' ./agent/kube ./internal/e2e 2>&1 | tee .stack/log/e2e-k8s.log || status=1; \
 	grep '^RESULT e2e-k8s ' .stack/log/e2e-k8s.log || { echo "RESULT e2e-k8s finished=0"; status=1; }; exit $$status
 

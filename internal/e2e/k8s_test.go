@@ -8,15 +8,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
 	"weir/ingest"
+	"weir/internal/certtest"
 	"weir/schema"
 )
 
@@ -25,8 +31,8 @@ const (
 	k8sLines   = 6000 // of each
 )
 
-// TestKubernetes runs weir as its manifests have it, on a Kubernetes of one node and the stack's servers, and counts what pods write while the agent is
-// updated and evicted.
+// TestKubernetes runs weir as its manifests have it, with all components, on a Kubernetes of one node and the stack's servers, and counts what pods write
+// while the agent is updated and evicted. The node has a Docker engine beside the kubelet's containerd.
 func TestKubernetes(t *testing.T) {
 	t.Setenv("WEIR_SPARK_SUBMIT", "none") // not used here
 	s := need(t)
@@ -43,7 +49,7 @@ func TestKubernetes(t *testing.T) {
 	forget := func() {
 		for _, namespace := range namespaces {
 			logs, _ := filepath.Glob("/var/log/pods/" + namespace + "_*")
-			for _, dir := range append(logs, "/var/lib/weir/agent") {
+			for _, dir := range append(logs, "/var/lib/weir/agent", "/var/lib/weir/executor") {
 				if err := os.RemoveAll(dir); err != nil {
 					t.Log(err)
 				}
@@ -74,18 +80,34 @@ func TestKubernetes(t *testing.T) {
 	}
 	run(t, repository, []string{"WEIR_KAFKA_BROKERS=" + s.kafka}, c.path("bin/weir"), "topics", "apply")
 
-	overlay := c.manifests(repository, s)
+	engine, err := client.New(client.FromEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := c.manifests(repository, s, engine)
 	for _, key := range []string{"decider.pem", "operator.pem"} {
 		run(t, repository, nil, c.path("bin/weir"), "control", "keygen", c.path(key))
 	}
-	c.kubectl("create", "namespace", "weir")
+	ca := certtest.New(t, c.dir, "weir-ca")
+	cert, key := ca.Issue("weir")
+	for _, namespace := range []string{"weir", "weir-node"} {
+		c.kubectl("create", "namespace", namespace)
+		c.kubectl("-n", namespace, "create", "secret", "tls", "weir-tls", "--cert="+cert, "--key="+key)
+		c.kubectl("-n", namespace, "create", "secret", "generic", "weir-trusted", "--from-file=decider.pub="+c.path("decider.pub"))
+	}
 	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-decider", "--from-file=decider.pem="+c.path("decider.pem"), "--from-file=operator.pub="+c.path("operator.pub"))
-	c.kubectl("-n", "weir", "create", "secret", "generic", "weir-trusted", "--from-file=decider.pub="+c.path("decider.pub"))
 	c.kubectl("apply", "--server-side", "-k", overlay)
-	c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/agent", "--timeout=120s")
+	for _, name := range []string{"agent", "executor"} {
+		c.kubectl("-n", "weir-node", "rollout", "status", "daemonset/"+name, "--timeout=120s")
+	}
 	for _, name := range []string{"indexer", "archiver", "processor", "control", "executor"} {
 		c.kubectl("-n", "weir", "rollout", "status", "deployment/"+name, "--timeout=120s")
 	}
+
+	for port := 19464; port <= 19470; port++ { // of the overlay
+		c.speaksTLS(port, ca)
+	}
+	healed := c.healsBesideTheKubelet(repository, engine)
 
 	c.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: weir-e2e-shop}\n")
 	c.apply(fmt.Sprintf(`apiVersion: apps/v1
@@ -158,15 +180,50 @@ spec:
 	history := exec.Command(c.path("bin/weir"), "control", "history", "--verify", "--trusted", c.path("decider.pub"))
 	history.Env = append(os.Environ(), "WEIR_KAFKA_BROKERS="+s.kafka)
 	out, err := history.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), broken) || !strings.Contains(string(out), "delete_pod") {
-		t.Errorf("the history does not have the deletion of %s: %v\n%s", broken, err, out)
+	if err != nil || !strings.Contains(string(out), broken) || !strings.Contains(string(out), "delete_pod") || !strings.Contains(string(out), healed) {
+		t.Errorf("the history does not have the deletion of %s and the restart of %s: %v\n%s", broken, healed, err, out)
 	}
 	c.rights("agent", "weir-node")
 	c.rights("executor", "weir")
 }
 
-// manifests copies the tree, names the servers of the stack in its configurations, and returns the overlay.
-func (c *cluster) manifests(repository string, s servers) string {
+// speaksTLS wants a pod to answer to its certificate alone.
+func (c *cluster) speaksTLS(port int, ca *certtest.Authority) {
+	c.t.Helper()
+	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: ca.Client("", ""), DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	for scheme, want := range map[string]int{"https": http.StatusOK, "http": http.StatusBadRequest} {
+		res, err := secure.Get(fmt.Sprintf("%s://127.0.0.1:%d/healthz", scheme, port))
+		if err != nil {
+			c.t.Error(err)
+			continue
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			c.t.Errorf("port %d by %s: %s", port, scheme, res.Status)
+		}
+	}
+}
+
+// healsBesideTheKubelet has a container of the node's Docker engine fail; the executor on the node restarts it.
+func (c *cluster) healsBesideTheKubelet(repository string, engine *client.Client) (name string) {
+	c.t.Helper()
+	r := &rig{repository: repository, docker: engine}
+	buildImage(c.t, repository, c.t.TempDir())
+	name = "beside-" + time.Now().Format("150405")
+	r.container(c.t, name, func(cfg *container.Config, _ *container.HostConfig) { cfg.Volumes = map[string]struct{}{"/data": {}} }, "CRASHES=1", "LINES=1", "SECONDS=0", "WAIT=1")
+	await(c.t, time.Minute, name+" healed", func() bool {
+		res, err := engine.ContainerInspect(c.t.Context(), name, client.ContainerInspectOptions{})
+		if err != nil || !res.Container.State.Running {
+			return false
+		}
+		started, err := time.Parse(time.RFC3339Nano, res.Container.State.StartedAt)
+		return err == nil && time.Since(started) > 2*time.Second
+	})
+	return name
+}
+
+// manifests copies the tree, names the servers of the stack in its configurations and the place of its engine, and returns the overlay.
+func (c *cluster) manifests(repository string, s servers, engine *client.Client) string {
 	c.t.Helper()
 	dir := c.path("manifests")
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(repository, "deployments/kubernetes"))); err != nil {
@@ -174,13 +231,40 @@ func (c *cluster) manifests(repository string, s servers) string {
 	}
 	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
 	for name, text := range map[string]string{
-		"base/node/agent.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nagent:\n  docker_host: none\n  pods_dir: /var/log/pods\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
+		"base/node/agent.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nagent:\n  docker_host: unix:///var/run/docker.sock\n  pods_dir: /var/log/pods\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
 			s.kafka, c.api, account, account),
 		"base/platform/weir.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nindexer: {addresses: [%q], namespace: k8s, apply: true}\narchiver: {root: %q, hdfs_user: %q}\nlog: {format: json}\n", s.kafka, s.elasticsearch, "hdfs://"+s.namenode+"/weir-k8s", os.Getenv("HADOOP_USER_NAME")),
 		"components/healing/executor.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nexecutor:\n  name: cluster\n  docker_host: none\n  trusted_keys: [/etc/weir-trusted/decider.pub]\n  actions: [delete_pod]\n  kubernetes: {api: \"https://127.0.0.1:%d\", token_file: %stoken, ca_file: %sca.crt}\nlog: {format: json}\n",
 			s.kafka, c.api, account, account),
+		"components/healing-docker/executor.config.yaml": fmt.Sprintf("kafka: {brokers: [%q]}\nexecutor:\n  docker_host: unix:///var/run/docker.sock\n  trusted_keys: [/etc/weir-trusted/decider.pub]\nlog: {format: json}\n", s.kafka),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	socket := strings.TrimPrefix(engine.DaemonHost(), "unix://")
+	info, err := os.Stat(socket)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	about, err := engine.Info(c.t.Context(), client.InfoOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	const hostSocket = "hostPath: {path: /var/run/docker.sock"
+	for _, change := range [][3]string{
+		{"components/healing-docker/kustomization.yaml", hostSocket, "hostPath: {path: " + socket},
+		{"components/healing-docker/executor.yaml", hostSocket, "hostPath: {path: " + socket},
+		{"components/healing-docker/executor.yaml", "[999]", fmt.Sprintf("[%d]", info.Sys().(*syscall.Stat_t).Gid)},
+		{"base/node/agent.yaml", "/var/lib/docker/containers", filepath.Join(about.Info.DockerRootDir, "containers")},
+		{"components/healing/policies.yaml", "policies:\n", "policies:\n- {name: containers, mode: act, on: [{event: docker.container.die}], steps: [{action: restart}]}\n"},
+	} {
+		file := filepath.Join(dir, change[0])
+		b, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(b), change[1]) {
+			c.t.Fatalf("%s has no %q: %v", file, change[1], err)
+		}
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(b), change[1], change[2])), 0o600); err != nil {
 			c.t.Fatal(err)
 		}
 	}

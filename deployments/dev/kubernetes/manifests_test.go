@@ -60,10 +60,12 @@ func TestManifests(t *testing.T) {
 		t.Fatal(folders, err)
 	}
 	for _, folder := range folders {
-		if filepath.Base(filepath.Dir(folder)) == "components" {
-			folder = overlay(t, folder)
-		}
-		t.Run(strings.TrimPrefix(folder, root), func(t *testing.T) { check(t, build(t, folder)) })
+		t.Run(strings.TrimPrefix(folder, root), func(t *testing.T) {
+			if filepath.Base(filepath.Dir(folder)) == "components" {
+				folder = overlay(t, folder)
+			}
+			check(t, build(t, folder))
+		})
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"weir/archiver/store"
 	"weir/ingest"
+	"weir/internal/bench/loglines"
 	"weir/schema"
 )
 
@@ -182,9 +183,9 @@ func (b *bench) fillLines(ctx context.Context, s store.Store, dir string, record
 			schema.String(schema.AttrHostName, "bench"), schema.String(schema.AttrApp, app), schema.String(schema.AttrFilePath, "/var/lib/docker/containers/"+id+"/"+id+"-json.log"), schema.String(schema.LabelPrefix+"app.kubernetes.io/name", "shop")})
 		for i := range n {
 			when := began.Add(time.Duration(at/perBatch%hours)*time.Hour + time.Duration(at+i)*time.Millisecond)
-			line := text(r, when, f, (at+i)%57) // none of the long ones
+			line := loglines.Text(r, when, f, (at+i)%57) // none of the long ones
 			for want := 330 + r.IntN(200); len(line) < want; {
-				line = append(append(line, words[r.IntN(len(words))]...), ' ')
+				line = append(append(line, loglines.Word(r)...), ' ')
 			}
 			e.Append(&schema.Record{Time: when.UnixNano(), Observed: when.UnixNano() + 1e6, Body: string(line), Offset: first + int64(i)*1000, Severity: 9, SeverityText: "INFO", Attrs: []schema.Attr{schema.String(schema.AttrStream, "stdout")}})
 			if s == nil {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"weir/internal/bench/loglines"
 )
 
 // dataset is Docker json-file logs, and the same lines bare.
@@ -23,8 +25,7 @@ type dataset struct {
 
 const pieceBytes = 16 << 10
 
-// makeData writes files of total bytes together: most lines are of about 200 bytes, one in a hundred is over 16 KiB and in
-// pieces, one in a hundred has characters that are escaped or not ASCII. Lines begin with "<time> INFO f=<file> n=<number> ".
+// makeData writes files of total bytes together; lines over 16 KiB are in pieces.
 func makeData(dir string, files int, total int64) (d dataset, err error) {
 	r := rand.New(rand.NewPCG(1, 2))
 	bare, err := os.Create(filepath.Join(dir, "bare.txt"))
@@ -44,7 +45,7 @@ func makeData(dir string, files int, total int64) (d dataset, err error) {
 		at := time.Date(2026, 11, 1, 0, 0, f, 0, time.UTC)
 		var size int64
 		for n := 0; size < total/int64(files); n++ {
-			line := text(r, at, f, n)
+			line := loglines.Text(r, at, f, n)
 			line = append(line, '\n')
 			if _, err := bareOut.Write(line); err != nil {
 				return d, err
@@ -73,24 +74,6 @@ func makeData(dir string, files int, total int64) (d dataset, err error) {
 		return d, err
 	}
 	return d, bare.Close()
-}
-
-var words = []string{"request", "accepted", "order", "payment", "retry", "upstream", "timeout=30s", "status=200", "took=12ms", "user", "session", "cache", "miss", "INFO", "worker-7", "ledger", "posted"}
-
-// text is one line, without its end.
-func text(r *rand.Rand, at time.Time, f, n int) []byte {
-	line := fmt.Appendf(nil, "%s INFO f=%d n=%d req=%016x user=%d ", at.Format("2006-01-02T15:04:05.000Z"), f, n, r.Uint64(), r.IntN(1e6))
-	want := 120 + r.IntN(160)
-	if n%100 == 57 {
-		want = 16_500 + r.IntN(24_000)
-	}
-	for len(line) < want {
-		line = append(append(line, words[r.IntN(len(words))]...), ' ')
-	}
-	if n%100 == 13 {
-		line = append(line, "quote \" tab \t 支付失败 é"...)
-	}
-	return line
 }
 
 // writePiece writes a line of the json-file driver.

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/ingest"
+	"weir/internal/bench/loglines"
 	"weir/schema"
 )
 
@@ -161,7 +162,7 @@ func (b *bench) fill(ctx context.Context) error {
 		first := int64(at/perBatch/sources) * perBatch * 300
 		for i := range n {
 			when := began.Add(time.Duration(at+i) * time.Microsecond)
-			line := text(r, when, f, (at+i)%57) // none of the long ones
+			line := loglines.Text(r, when, f, (at+i)%57) // none of the long ones
 			e.Append(&schema.Record{Time: when.UnixNano(), Observed: when.UnixNano() + 1e6, Body: string(line), Offset: first + int64(i)*300, Severity: 9, SeverityText: "INFO",
 				Attrs: []schema.Attr{schema.String(schema.AttrStream, "stdout")}})
 		}

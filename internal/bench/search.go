@@ -18,6 +18,7 @@ import (
 	"weir/archiver/archive"
 	"weir/archiver/store"
 	"weir/ingest"
+	"weir/internal/bench/loglines"
 	"weir/internal/cli"
 	"weir/schema"
 )
@@ -137,7 +138,7 @@ func (b *bench) fillArchive(ctx context.Context, cfg archiver.Config) error {
 				offset := batch.Begin.Offset
 				for done := int64(0); done < perMinute; {
 					n := r.IntN(50)
-					line := text(r, at, slot, n)
+					line := loglines.Text(r, at, slot, n)
 					done += int64(len(line))
 					rec := schema.Record{Time: at.UnixNano() + done*60*second/perMinute, Observed: at.UnixNano(), Severity: 9, SeverityText: "INFO", Body: string(line), Offset: offset, Attrs: []schema.Attr{schema.String(schema.AttrStream, "stdout")}}
 					offset += int64(len(line))

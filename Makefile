@@ -80,6 +80,7 @@ generate: ## Kibana's objects and the table of fields in docs/search.md, which a
 
 fuzz: ## each fuzz target for a minute
 	$(GO) test -fuzz FuzzDecode -fuzztime 1m ./schema
+	$(GO) test -fuzz FuzzAppend -fuzztime 1m -fuzzminimizetime 20x ./internal/zstdfast
 	$(GO) test -fuzz FuzzSeenBinary -fuzztime 1m ./ingest
 	$(GO) test -fuzz FuzzParseLine -fuzztime 1m ./agent
 	$(GO) test -fuzz FuzzParseCRI -fuzztime 1m ./agent

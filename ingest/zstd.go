@@ -4,48 +4,60 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/segmentio/kafka-go/compress"
+
+	"weir/internal/zstdfast"
 )
 
-// zstdWindow is how far back the encoder looks for repeats. Requests are below a megabyte, and log lines repeat what
-// stands close by, so more would only cost memory: twice the window for each partition that is being written.
-const zstdWindow = 512 << 10
-
-// zstdCodec takes the place of kafka-go's own for writing: at its level and window, the encoder took two thirds of the
-// agent's CPU and half of its memory (docs/performance.md). Reading is kafka-go's.
+// zstdCodec takes the place of kafka-go's own for writing: with that, compression was two thirds of the agent's CPU and half of its memory
+// (docs/decisions/0012). Reading is kafka-go's.
 type zstdCodec struct {
 	compress.Codec
-	encoders sync.Pool
+	writers, encoders sync.Pool
 }
 
 var installZstd = sync.OnceFunc(func() {
 	compress.Codecs[compress.Zstd] = &zstdCodec{Codec: compress.Codecs[compress.Zstd]}
 })
 
-// NewWriter takes an encoder that was used before, if there is one.
-func (c *zstdCodec) NewWriter(w io.Writer) io.WriteCloser {
-	if e, ok := c.encoders.Get().(*zstd.Encoder); ok {
-		e.Reset(w)
-		return &zstdWriter{e, c}
+// NewWriter takes a writer that was used before, if there is one.
+func (c *zstdCodec) NewWriter(to io.Writer) io.WriteCloser {
+	w, _ := c.writers.Get().(*zstdWriter)
+	if w == nil {
+		w = new(zstdWriter)
 	}
-	e, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(zstdWindow), zstd.WithEncoderConcurrency(1), zstd.WithZeroFrames(true), zstd.WithLowerEncoderMem(true))
-	if err != nil {
-		return c.Codec.NewWriter(w) // the options are constants: it does not fail
-	}
-	return &zstdWriter{e, c}
+	w.codec, w.to = c, to
+	return w
 }
 
+// zstdWriter gathers a whole request: at most max.message.bytes, which the producer keeps below a megabyte by default.
 type zstdWriter struct {
-	*zstd.Encoder
-	c *zstdCodec
+	codec *zstdCodec
+	to    io.Writer
+	plain []byte
 }
 
-// Close ends the frame and gives the encoder back.
+func (w *zstdWriter) Write(p []byte) (int, error) {
+	w.plain = append(w.plain, p...)
+	return len(p), nil
+}
+
+// Close compresses what was written as one frame. There are only as many encoders as requests are compressed at the same time.
 func (w *zstdWriter) Close() error {
-	err := w.Encoder.Close()
-	w.Encoder.Reset(nil)
-	w.c.encoders.Put(w.Encoder)
-	w.Encoder = nil
+	e, _ := w.codec.encoders.Get().(*encoder)
+	if e == nil {
+		e = new(encoder)
+	}
+	e.frame = e.Append(e.frame[:0], w.plain)
+	_, err := w.to.Write(e.frame)
+	codec := w.codec
+	codec.encoders.Put(e)
+	*w = zstdWriter{plain: w.plain[:0]}
+	codec.writers.Put(w)
 	return err
+}
+
+type encoder struct {
+	zstdfast.Encoder
+	frame []byte
 }

@@ -65,6 +65,7 @@ type Agent struct {
 	text  []byte
 	attrs []schema.Attr
 	piece piece
+	spare [][]byte // memory of bodies that were released
 
 	fields   parse.Fields
 	redactor *redact.Redactor
@@ -238,9 +239,9 @@ func (a *Agent) buffer() []byte {
 	}
 }
 
-// reuse takes back what buffer gave. Called from the producer's goroutines.
+// reuse takes back what buffer gave, or what is as large. Called from the producer's goroutines.
 func (a *Agent) reuse(b []byte) {
-	if cap(b) > 2*a.cfg.BatchBytes {
+	if cap(b) < a.cfg.BatchBytes || cap(b) > 2*a.cfg.BatchBytes {
 		return
 	}
 	select {

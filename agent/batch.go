@@ -83,7 +83,7 @@ func (s *source) begin(ctx context.Context, start schema.Position, now time.Time
 	if s.lost.records+s.lost.bytes > 0 && s.lost.at.Compare(start) < 0 {
 		s.first = s.lost.at // it will be told in this batch
 	}
-	if s.full { // a busy source fills this batch too
+	if s.busy {
 		s.enc.Use(s.a.buffer())
 	}
 	s.enc.Reset(s.name, s.encInc, s.resource)
@@ -157,10 +157,8 @@ func (s *source) seal(ctx context.Context, end int64, at schema.Position) error 
 	if s.enc.Count() == 0 {
 		return nil
 	}
-	m := ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: s.first, End: schema.Position{Incarnation: s.encInc, Offset: end}, Prev: s.prev, PrevKnown: s.known, Count: s.enc.Count(), Value: s.enc.Take()}
-	if s.full = len(m.Value) >= s.a.cfg.BatchBytes; s.full {
-		m.Free = s.a.reuse
-	}
+	m := ingest.Message{Topic: schema.TopicLogs, Source: s.name, Begin: s.first, End: schema.Position{Incarnation: s.encInc, Offset: end}, Prev: s.prev, PrevKnown: s.known, Count: s.enc.Count(), Value: s.enc.Take(), Free: s.a.reuse}
+	s.busy = len(m.Value) >= s.a.cfg.BatchBytes/4
 	s.prev, s.known = m.End, true
 	return s.send(ctx, m, at, false)
 }

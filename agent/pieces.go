@@ -55,7 +55,7 @@ func (s *source) line(ctx context.Context, b []byte, offset, size int64, now tim
 			return nil
 		}
 		s.a.m.damaged.Inc()
-		s.queue = append(s.queue, &piece{start: start, end: end, stream: 2, body: slices.Clone(b), whole: true, done: true, damaged: true})
+		s.queue = append(s.queue, &piece{start: start, end: end, stream: 2, body: s.a.hold(b), whole: true, done: true, damaged: true})
 		return s.drain(ctx, now)
 	}
 	return s.take(ctx, l, start, end, now)
@@ -99,12 +99,12 @@ func (s *source) take(ctx context.Context, l line, start, end schema.Position, n
 	open := s.find(stream, func(p *piece) bool { return !p.whole })
 	switch {
 	case open == nil:
-		open = &piece{start: start, end: end, stream: stream, time: l.time, body: slices.Clone(body)}
+		open = &piece{start: start, end: end, stream: stream, time: l.time, body: s.a.hold(body)}
 		s.queue = append(s.queue, open)
 	case len(open.body)+len(body) > s.a.cfg.MaxRecordBytes:
 		open.whole, open.truncated = true, true
 		s.complete(open)
-		open = &piece{start: start, end: end, stream: stream, time: l.time, body: slices.Clone(body)}
+		open = &piece{start: start, end: end, stream: stream, time: l.time, body: s.a.hold(body)}
 		s.queue = append(s.queue, open)
 	default:
 		open.body, open.end = append(open.body, body...), end
@@ -142,6 +142,7 @@ func (s *source) complete(p *piece) {
 	case before == nil:
 	case continues && !p.truncated && len(before.body)+1+len(p.body) <= s.a.cfg.MaxRecordBytes:
 		before.body = append(append(before.body, '\n'), p.body...)
+		s.a.unhold(p.body)
 		before.end, before.last, before.read, before.partial = p.end, p.last, p.read, p.partial
 		s.queue = slices.DeleteFunc(s.queue, func(q *piece) bool { return q == p })
 		p = before
@@ -176,8 +177,28 @@ func (s *source) drain(ctx context.Context, now time.Time) error {
 		if err := s.release(ctx, p, now); err != nil {
 			return err
 		}
+		s.a.unhold(p.body)
 	}
 	return nil
+}
+
+// spares is how many bodies' memory is kept, and spareBytes how large at most: enough for a few lines in pieces of 16 KiB at a time.
+const spares, spareBytes = 8, 128 << 10
+
+// hold copies a body that has to wait, to the memory of one that was released if there is any.
+func (a *Agent) hold(body []byte) []byte {
+	var b []byte
+	if n := len(a.spare); n > 0 {
+		b, a.spare = a.spare[n-1], a.spare[:n-1]
+	}
+	return append(b[:0], body...)
+}
+
+// unhold takes the memory of a body that was released.
+func (a *Agent) unhold(body []byte) {
+	if len(a.spare) < spares && cap(body) > 0 && cap(body) <= spareBytes {
+		a.spare = append(a.spare, body)
+	}
 }
 
 // finish ends all records as they are, at a place after which nothing can be added to them.

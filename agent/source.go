@@ -80,7 +80,7 @@ type source struct {
 
 	enc       schema.Encoder
 	encInc    schema.Incarnation
-	full      bool            // the last batch was sent because it was full
+	busy      bool            // the last batch was large: the next takes memory for a full one at once
 	first     schema.Position // of the batch being built
 	opened    time.Time       // when its first record came
 	prev      schema.Position

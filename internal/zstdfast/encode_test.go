@@ -2,13 +2,16 @@ package zstdfast
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
 
 	"weir/internal/bench/loglines"
@@ -80,10 +83,10 @@ func TestAppend(t *testing.T) {
 			t.Errorf("%s: %d bytes came back as %d others", name, len(src), len(got))
 		}
 		var h zstd.Header
-		if err := h.Decode(frame); err != nil || !h.HasFCS || h.FrameContentSize != uint64(len(src)) || h.WindowSize > window {
+		if err := h.Decode(frame); err != nil || !h.HasFCS || !h.HasCheckSum || h.FrameContentSize != uint64(len(src)) || h.WindowSize > window {
 			t.Errorf("%s: %v: %+v", name, err, h)
 		}
-		if most := len(src) + 13 + 3*(len(src)/maxBlock+1); len(frame) > most {
+		if most := len(src) + 17 + 3*(len(src)/maxBlock+1); len(frame) > most {
 			t.Errorf("%s: %d bytes became %d", name, len(src), len(frame))
 		}
 		if again := new(Encoder).Append(nil, src); !bytes.Equal(again, frame) {
@@ -98,6 +101,53 @@ func TestSizes(t *testing.T) {
 		src := all[name]
 		if got := float64(len(new(Encoder).Append(nil, src))) / float64(len(src)); got > most {
 			t.Errorf("%s: %.4f of what it was, not %.4f", name, got, most)
+		}
+	}
+}
+
+// TestSequences writes sequences that find would not choose: most alike, a few of any length and distance, so that now and then one takes nearly all the bits there can be.
+func TestSequences(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	any := func(most int) int { // as many small ones as large ones
+		return min(r.IntN(1<<r.IntN(bits.Len(uint(most))+1)), most)
+	}
+	blockHeader := func(frame []byte, kind, size int) []byte {
+		return append(frame, byte(kind|size<<3), byte(size>>5), byte(size>>13))
+	}
+	var e Encoder
+	for range 100 {
+		content := make([]byte, 3*maxBlock+r.IntN(4)*maxBlock) // of blocks that are not compressed
+		for i := range content {
+			content[i] = byte(r.Uint32())
+		}
+		before := len(content)
+		e.seqs, e.lits, e.hasTree = e.seqs[:0], e.lits[:0], false
+		for {
+			lit, match, offset := r.IntN(3), minMatch+r.IntN(3), 1+any(30)
+			if r.IntN(30) == 0 { // a rare one, whose codes take many bits too
+				lit, match, offset = any(1000), minMatch+any(2000), 1+any(before-1)
+			}
+			if len(content)+lit+match > before+maxBlock {
+				break
+			}
+			for range lit {
+				e.lits = append(e.lits, byte(r.IntN(20)))
+			}
+			content = append(content, e.lits[len(e.lits)-lit:]...)
+			e.seqs = append(e.seqs, sequence{lit: uint32(lit), match: uint32(match), offset: uint32(offset) + 3})
+			for range match {
+				content = append(content, content[len(content)-offset])
+			}
+		}
+		frame := appendHeader(nil, len(content))
+		for at := 0; at < before; at += maxBlock {
+			frame = append(blockHeader(frame, 0, maxBlock), content[at:at+maxBlock]...)
+		}
+		block := e.appendSequences(e.appendLiterals(nil))
+		frame = append(blockHeader(frame, 2<<1|1, len(block)), block...)
+		frame = binary.LittleEndian.AppendUint32(frame, uint32(xxhash.Sum64(content)))
+		if got := decode(t, frame); !bytes.Equal(got, content) {
+			t.Fatalf("%d bytes came back as %d others", len(content), len(got))
 		}
 	}
 }

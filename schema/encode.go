@@ -54,7 +54,8 @@ const scopeName = "weir"
 // Encoder appends records to one batch's OTLP LogsData. Its buffer is kept over Reset, so a warm encoder does not allocate.
 type Encoder struct {
 	buf   []byte
-	scope int // where the ScopeLogs' length stands
+	attrs []byte // encoded aside, because their size stands before them
+	scope int    // where the ScopeLogs' length stands
 	count int
 }
 
@@ -65,19 +66,15 @@ func (e *Encoder) Reset(source string, inc Incarnation, resource []Attr) {
 	var text [32]byte
 	incText, _ := inc.AppendText(text[:0])
 	own := [2]Attr{String(AttrSource, source), String(AttrIncarnation, string(incText))}
-	size := 0
+	e.attrs = e.attrs[:0]
 	for _, attrs := range [2][]Attr{own[:], resource} {
 		for i := range attrs {
-			size += fieldSize(attrSize(&attrs[i]))
+			e.attrs = appendAttr(e.attrs, tagResourceAttr, &attrs[i])
 		}
 	}
 	b = append(b, tagResourceLogsResource)
-	b = binary.AppendUvarint(b, uint64(size))
-	for _, attrs := range [2][]Attr{own[:], resource} {
-		for i := range attrs {
-			b = appendAttr(b, tagResourceAttr, &attrs[i])
-		}
-	}
+	b = binary.AppendUvarint(b, uint64(len(e.attrs)))
+	b = append(b, e.attrs...)
 	b = append(b, tagResourceLogsScope, 0, 0, 0, 0)
 	e.scope = len(b) - 4
 	b = append(b, tagScopeLogsScope, byte(len(scopeName)+2), tagScopeName, byte(len(scopeName)))
@@ -93,8 +90,14 @@ func (e *Encoder) Append(r *Record) {
 	}
 	offset := Int(AttrOffset, r.Offset)
 
+	e.attrs = appendAttr(e.attrs[:0], tagRecordAttr, &offset)
+	for i := range r.Attrs {
+		e.attrs = appendAttr(e.attrs, tagRecordAttr, &r.Attrs[i])
+	}
+	severity, event := valid(r.SeverityText), valid(r.EventName)
+
 	body := fieldSize(len(r.Body))
-	size := fieldSize(body) + fieldSize(attrSize(&offset))
+	size := fieldSize(body) + len(e.attrs)
 	if r.Time != 0 {
 		size += 9
 	}
@@ -104,11 +107,8 @@ func (e *Encoder) Append(r *Record) {
 	if r.Severity != 0 {
 		size += 1 + uvarintSize(uint64(r.Severity))
 	}
-	if r.SeverityText != "" {
-		size += fieldSize(stringSize(r.SeverityText))
-	}
-	for i := range r.Attrs {
-		size += fieldSize(attrSize(&r.Attrs[i]))
+	if severity != "" {
+		size += fieldSize(len(severity))
 	}
 	if r.Flags != 0 {
 		size += 5
@@ -119,8 +119,8 @@ func (e *Encoder) Append(r *Record) {
 	if r.SpanID != ([8]byte{}) {
 		size += 10
 	}
-	if r.EventName != "" {
-		size += fieldSize(stringSize(r.EventName))
+	if event != "" {
+		size += fieldSize(len(event))
 	}
 
 	b := append(e.buf, tagScopeLogsRecord)
@@ -133,18 +133,15 @@ func (e *Encoder) Append(r *Record) {
 		b = append(b, tagRecordSeverity)
 		b = binary.AppendUvarint(b, uint64(r.Severity))
 	}
-	if r.SeverityText != "" {
-		b = appendString(b, tagRecordSeverityText, r.SeverityText)
+	if severity != "" {
+		b = appendString(b, tagRecordSeverityText, severity)
 	}
 	b = append(b, tagRecordBody)
 	b = binary.AppendUvarint(b, uint64(body))
 	b = append(b, bodyTag)
 	b = binary.AppendUvarint(b, uint64(len(r.Body)))
 	b = append(b, r.Body...)
-	b = appendAttr(b, tagRecordAttr, &offset)
-	for i := range r.Attrs {
-		b = appendAttr(b, tagRecordAttr, &r.Attrs[i])
-	}
+	b = append(b, e.attrs...)
 	if r.Flags != 0 {
 		b = append(b, tagRecordFlags)
 		b = binary.LittleEndian.AppendUint32(b, r.Flags)
@@ -159,8 +156,8 @@ func (e *Encoder) Append(r *Record) {
 		b = append(b, tagRecordObserved)
 		b = binary.LittleEndian.AppendUint64(b, uint64(r.Observed))
 	}
-	if r.EventName != "" {
-		b = appendString(b, tagRecordEventName, r.EventName)
+	if event != "" {
+		b = appendString(b, tagRecordEventName, event)
 	}
 	e.buf = b
 }
@@ -202,35 +199,32 @@ func uvarintSize(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 // fieldSize is the size of a length-delimited field with a one-byte tag.
 func fieldSize(n int) int { return 1 + uvarintSize(uint64(n)) + n }
 
-func stringSize(s string) int {
+// valid is s, or s made UTF-8 where it is not.
+func valid(s string) string {
 	if utf8.ValidString(s) {
-		return len(s)
+		return s
 	}
-	return len(strings.ToValidUTF8(s, "\ufffd"))
+	return strings.ToValidUTF8(s, "\ufffd")
 }
-
-func anySize(a *Attr) int {
-	switch a.Kind {
-	case KindInt:
-		return 1 + uvarintSize(uint64(a.Num))
-	case KindBool:
-		return 2
-	case KindDouble:
-		return 9
-	case KindBytes:
-		return fieldSize(len(a.Str))
-	default:
-		return fieldSize(stringSize(a.Str))
-	}
-}
-
-func attrSize(a *Attr) int { return fieldSize(stringSize(a.Key)) + fieldSize(anySize(a)) }
 
 func appendAttr(b []byte, tag byte, a *Attr) []byte {
-	value := anySize(a)
+	key, str, value := valid(a.Key), a.Str, 0
+	switch a.Kind {
+	case KindInt:
+		value = 1 + uvarintSize(uint64(a.Num))
+	case KindBool:
+		value = 2
+	case KindDouble:
+		value = 9
+	case KindBytes:
+		value = fieldSize(len(str))
+	default:
+		str = valid(str)
+		value = fieldSize(len(str))
+	}
 	b = append(b, tag)
-	b = binary.AppendUvarint(b, uint64(fieldSize(stringSize(a.Key))+fieldSize(value)))
-	b = appendString(b, tagKey, a.Key)
+	b = binary.AppendUvarint(b, uint64(fieldSize(len(key))+fieldSize(value)))
+	b = appendString(b, tagKey, key)
 	b = append(b, tagValue)
 	b = binary.AppendUvarint(b, uint64(value))
 	switch a.Kind {
@@ -241,18 +235,13 @@ func appendAttr(b []byte, tag byte, a *Attr) []byte {
 	case KindDouble:
 		return binary.LittleEndian.AppendUint64(append(b, tagAnyDouble), uint64(a.Num))
 	case KindBytes:
-		b = append(b, tagAnyBytes)
-		b = binary.AppendUvarint(b, uint64(len(a.Str)))
-		return append(b, a.Str...)
+		return appendString(b, tagAnyBytes, str)
 	default:
-		return appendString(b, tagAnyString, a.Str)
+		return appendString(b, tagAnyString, str)
 	}
 }
 
 func appendString(b []byte, tag byte, s string) []byte {
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, "\ufffd")
-	}
 	b = append(b, tag)
 	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)

@@ -92,7 +92,7 @@ func (s *scan) colons() {
 // member handles the colon before i, and returns where to search on.
 func (s *scan) member(i int) int {
 	b := s.body
-	key := bytes.TrimRight(b[:i-1], " \t")
+	key := trimBlanks(b[:i-1])
 	mark, slashes := byte(0), 0
 	if n := len(key); n > 0 && (key[n-1] == '"' || key[n-1] == '\'') {
 		mark, key = key[n-1], key[:n-1]
@@ -119,6 +119,15 @@ func (s *scan) member(i int) int {
 	return s.quoted(mark, slashes, start)
 }
 
+// trimBlanks drops the blanks at the end, as bytes.TrimRight does, which makes a
+// set of them first.
+func trimBlanks(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
 // assignments finds key=value with a secret's key.
 func (s *scan) assignments() {
 	b := s.body
@@ -137,7 +146,7 @@ func (s *scan) assignments() {
 // assignment handles the equals sign before i, and returns where to search on.
 func (s *scan) assignment(i int) int {
 	b := s.body
-	key := bytes.TrimRight(b[:i-1], " \t")
+	key := trimBlanks(b[:i-1])
 	class := classify(key)
 	switch class {
 	case plainKey:

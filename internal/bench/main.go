@@ -261,7 +261,11 @@ func (b *bench) count(ctx context.Context, lines int) (lost, repeated int, err e
 	idle := time.AfterFunc(20*time.Second, cancel)
 	seen := make(map[[2]int]bool, lines)
 	err = b.k.Tail(ctx, []string{schema.TopicLogs}, true, func(batch *schema.Batch) error {
-		idle.Reset(3 * time.Second)
+		patience := 20 * time.Second // the machine may be busy
+		if len(seen) == lines {
+			patience = 3 * time.Second
+		}
+		idle.Reset(patience)
 		for i := range batch.Records {
 			var at string
 			var f, n int

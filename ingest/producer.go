@@ -282,10 +282,12 @@ func (p *Producer) drain(l *lane) {
 }
 
 // deliver writes a run of batches, in order, until they are in. It reports false when the producer stopped first. clean says
-// that none of them was tried before.
+// that none of them was tried before. What the broker refused three times for a reason that is not known goes without compression: it may be that it cannot
+// be decompressed.
 func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
+	compression := compressions[p.k.cfg.Compression]
 	for try := 0; ; try++ {
-		err := p.produce(tp, run)
+		err := p.produce(tp, run, compression)
 		if err == nil {
 			p.settle(run, clean && try == 0)
 			return true
@@ -295,6 +297,9 @@ func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
 		}
 		kind := errorKind(err)
 		p.retries.WithLabelValues(kind).Inc()
+		if kind == otherError && try >= 2 {
+			compression = 0
+		}
 		if kind == tooLarge {
 			if smaller := p.smaller(run); smaller != nil {
 				for _, run := range smaller {
@@ -315,7 +320,7 @@ func (p *Producer) deliver(tp TopicPartition, run []Message, clean bool) bool {
 	}
 }
 
-func (p *Producer) produce(tp TopicPartition, run []Message) error {
+func (p *Producer) produce(tp TopicPartition, run []Message, compression kafka.Compression) error {
 	records := make([]kafka.Record, len(run))
 	for i := range run {
 		m := &run[i]
@@ -324,7 +329,8 @@ func (p *Producer) produce(tp TopicPartition, run []Message) error {
 		info.EachHeader(func(k string, v []byte) { headers = append(headers, kafka.Header{Key: k, Value: v}) })
 		records[i] = kafka.Record{Key: kafka.NewBytes([]byte(m.Source)), Value: kafka.NewBytes(m.Value), Headers: headers}
 	}
-	return p.k.produce(p.ctx, tp, records, p.cfg.RequestTimeout)
+	_, err := p.k.produceAs(p.ctx, tp, records, p.cfg.RequestTimeout, compression)
+	return err
 }
 
 func (p *Producer) settle(run []Message, clean bool) {
@@ -364,9 +370,13 @@ func (k *Kafka) produce(ctx context.Context, tp TopicPartition, records []kafka.
 
 // produceAt tells the offset of the first record too.
 func (k *Kafka) produceAt(ctx context.Context, tp TopicPartition, records []kafka.Record, timeout time.Duration) (int64, error) {
+	return k.produceAs(ctx, tp, records, timeout, compressions[k.cfg.Compression])
+}
+
+func (k *Kafka) produceAs(ctx context.Context, tp TopicPartition, records []kafka.Record, timeout time.Duration, compression kafka.Compression) (int64, error) {
 	client := kafka.Client{Addr: k.addr, Transport: k.transport, Timeout: timeout}
 	res, err := client.Produce(ctx, &kafka.ProduceRequest{Topic: tp.Topic, Partition: tp.Partition, RequiredAcks: kafka.RequireAll,
-		Records: kafka.NewRecordReader(records...), Compression: compressions[k.cfg.Compression]})
+		Records: kafka.NewRecordReader(records...), Compression: compression})
 	if err != nil {
 		return 0, err
 	}
@@ -394,8 +404,8 @@ func (k *Kafka) partitions(ctx context.Context, topic string) (int, error) {
 	return 0, kafka.UnknownTopicOrPartition
 }
 
-// tooLarge is the kind of error that smaller requests mend.
-const tooLarge = "too_large"
+// tooLarge is the kind of error that smaller requests mend; otherError is what a broker answers that has no kind of its own.
+const tooLarge, otherError = "too_large", "other"
 
 // remedies says for every kind of error what an operator can do.
 var remedies = map[string]string{
@@ -430,7 +440,7 @@ func errorKind(err error) string {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.As(err, &code):
-		return "other"
+		return otherError
 	default:
 		return "connection"
 	}

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -9,7 +10,10 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"weir/internal/bench/loglines"
 	"weir/schema"
@@ -105,3 +109,37 @@ func TestZstdCodec(t *testing.T) {
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// TestUnreadable: what a broker cannot decompress reaches it without compression.
+func TestUnreadable(t *testing.T) {
+	cluster, k := testKafka(t, 1)
+	refused := 0
+	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		r := req.(*kmsg.ProduceRequest)
+		var batch kmsg.RecordBatch
+		if err := batch.ReadFrom(r.Topics[0].Partitions[0].Records); err != nil {
+			return nil, err, true
+		}
+		if batch.Attributes&7 == 0 {
+			return nil, nil, false
+		}
+		refused++
+		res := r.ResponseKind().(*kmsg.ProduceResponse)
+		res.Topics = []kmsg.ProduceResponseTopic{{Topic: r.Topics[0].Topic, Partitions: []kmsg.ProduceResponseTopicPartition{{Partition: r.Topics[0].Partitions[0].Partition, ErrorCode: int16(kafka.Unknown)}}}}
+		return res, nil, true
+	})
+	p, err := NewProducer(k, DefaultProducerConfig(), quiet(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer running(p.Run)()
+	if err := p.Send(t.Context(), Message{Topic: schema.TopicLogs, Source: "s", Count: 1, Value: []byte("batch")}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := p.Flush(ctx); err != nil || refused != 3 {
+		t.Errorf("refused %d times: %v", refused, err)
+	}
+}

@@ -278,7 +278,7 @@ func (b *bench) count(ctx context.Context, lines int) (lost, repeated int, err e
 			seen[[2]int{f, n}] = true
 		}
 		return nil
-	}, nil)
+	}, func(err error) { fmt.Println("counting:", err) })
 	if !errors.Is(err, context.Canceled) {
 		return 0, 0, err
 	}

@@ -272,21 +272,21 @@ type (
 	processorCmd struct{}
 )
 
-// saveMemory halves the garbage collector's slack, unless GOGC says otherwise: of agent, indexer and archiver, which allocate little, it costs a few
-// per cent of CPU.
-func saveMemory() {
+// saveMemory sets the garbage collector's slack below its 100 %, unless GOGC says otherwise. Of agent, indexer and archiver, which allocate little, it
+// costs a few per cent of CPU at most.
+func saveMemory(percent int) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(percent)
 	}
 }
 
 func (agentCmd) Run(ctx context.Context, g *globals) error {
-	saveMemory()
+	saveMemory(30)
 	return g.component(ctx, "agent")
 }
 
 func (indexerCmd) Run(ctx context.Context, g *globals) error {
-	saveMemory()
+	saveMemory(50)
 	return g.component(ctx, "indexer")
 }
 
@@ -295,7 +295,7 @@ func (indexerCmd) Run(ctx context.Context, g *globals) error {
 const archiverMemory = 136 << 20
 
 func (archiverCmd) Run(ctx context.Context, g *globals) error {
-	saveMemory()
+	saveMemory(50)
 	cfg, err := g.load()
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func (p *partition) flushLargest() bool {
 
 func (p *partition) fullest() (f *hourFile) {
 	for _, h := range p.hours {
-		if n := h.group.Bytes(); n > 0 && (f == nil || n > f.group.Bytes()) {
+		if n := h.group.Held(); n > 0 && (f == nil || n > f.group.Held()) {
 			f = h
 		}
 	}
@@ -92,8 +92,9 @@ func (p *partition) measure() {
 	held, largest := 0, 0
 	if p.broken == nil {
 		for _, f := range p.hours {
-			held += f.group.Bytes()
-			largest = max(largest, f.group.Bytes())
+			n := f.group.Held()
+			held += n
+			largest = max(largest, n)
 		}
 	}
 	p.held.Store(int64(held))

@@ -51,7 +51,7 @@ func TestBudget(t *testing.T) {
 			t.Fatalf("%d bytes are held", held())
 		}
 	}
-	for range 5 {
+	for range 12 {
 		write(0)
 	}
 	largest := parts[0].largest.Load()

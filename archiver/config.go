@@ -12,10 +12,10 @@ import (
 // Config says where the archive lies and how its files are cut.
 type Config struct {
 	store.Config `yaml:",inline"`
-	// RowGroupRows and RowGroupBytes are the most rows of one Parquet row group, and the most memory that they take before they are packed.
+	// RowGroupRows and RowGroupBytes are the most rows of one Parquet row group, and the most bytes of them before they are packed.
 	RowGroupRows  int   `yaml:"row_group_rows"`
 	RowGroupBytes int64 `yaml:"row_group_bytes"`
-	// BufferBytes is the most memory that rows of all partitions take before they are packed. Beyond it the largest row group is written
+	// BufferBytes is the most memory that row groups of all partitions take until they are written. Beyond it the largest is written
 	// before it is full.
 	BufferBytes int64 `yaml:"buffer_bytes"`
 	// OpenHours is how many hours of event time one partition writes at once. A record of one more hour closes the

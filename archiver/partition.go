@@ -197,7 +197,7 @@ func (p *partition) flush(f *hourFile) error {
 			return fmt.Errorf("create %s: %w", f.tmp, err)
 		}
 		f.out = &output{File: created, sum: sha256.New()}
-		f.w = archive.NewWriter(f.out, f.group.Bytes())
+		f.w = archive.NewWriter(f.out)
 	}
 	if err := p.step("flush", func() error { return f.w.WriteGroup(&f.group) }); err != nil {
 		return fmt.Errorf("write %s: %w", f.tmp, err)

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/parquet-go/parquet-go"
 
 	"weir/archiver/archive"
 )
@@ -170,24 +169,22 @@ func (s *sorter) each(ctx context.Context, fn func(*archive.Row) error) error {
 
 // merged writes the files of a compaction, one after the other.
 type merged struct {
-	c       *Compactor
-	own     string
-	r       *archive.Compaction
-	file    archive.File
-	out     *output // nil: no file is open
-	w       *parquet.GenericWriter[archive.Row]
-	rows    []archive.Row // to be written together
-	min     int64
-	max     int64
-	slice   int64 // of the last row
-	group   int   // rows in the row group
-	pending int64 // bytes in it
+	c     *Compactor
+	own   string
+	r     *archive.Compaction
+	file  archive.File
+	out   *output // nil: no file is open
+	w     *archive.Writer
+	group archive.Group // rows that are not written yet
+	min   int64
+	max   int64
+	slice int64 // of the last row
 }
 
 func (m *merged) add(row *archive.Row) error {
 	// A slice begins a row group where the one before it would not be too small.
-	if at := sliceOf(row); m.out != nil && at != m.slice && m.group >= m.c.cfg.RowGroupRows/8 {
-		if err := m.flush(true); err != nil {
+	if at := sliceOf(row); m.out != nil && at != m.slice && m.group.Rows() >= m.c.cfg.RowGroupRows/8 {
+		if err := m.flush(); err != nil {
 			return err
 		}
 	}
@@ -197,13 +194,11 @@ func (m *merged) add(row *archive.Row) error {
 			return err
 		}
 	}
-	m.rows = append(m.rows, *row)
-	m.pending += int64(row.Memory())
-	m.group++
+	m.group.AddRow(row)
 	m.min, m.max = min(m.min, row.EventTime()), max(m.max, row.EventTime())
 	m.file.Rows++
-	if full := m.group >= m.c.cfg.RowGroupRows || m.pending >= m.c.cfg.RowGroupBytes; full || len(m.rows) == 256 {
-		return m.flush(full)
+	if m.group.Rows() >= m.c.cfg.RowGroupRows || int64(m.group.Bytes()) >= m.c.cfg.RowGroupBytes {
+		return m.flush()
 	}
 	return nil
 }
@@ -211,25 +206,19 @@ func (m *merged) add(row *archive.Row) error {
 func (m *merged) open(at int64) error {
 	i := len(m.r.Files) + 1
 	m.file = archive.File{Tmp: path.Join(m.own, fmt.Sprintf("c%d-%d.parquet", m.r.N, i)), Path: m.r.MergedPath(i)}
-	m.min, m.max, m.group, m.pending = at, at, 0, 0
+	m.min, m.max = at, at
 	f, err := m.c.store.Create(m.file.Tmp)
 	if err != nil {
 		return fmt.Errorf("create %s: %w", m.file.Tmp, err)
 	}
 	m.out = &output{File: f, sum: sha256.New()}
-	m.w = archive.NewRowWriter(m.out, int(m.c.cfg.RowGroupBytes))
+	m.w = archive.NewWriter(m.out)
 	return nil
 }
 
-// flush gives rows to the writer, ends the row group where it is full, and the file where it has the size that is wanted.
-func (m *merged) flush(full bool) error {
-	_, err := m.w.Write(m.rows)
-	m.rows = m.rows[:0]
-	if err == nil && full {
-		m.group, m.pending = 0, 0
-		err = m.w.Flush()
-	}
-	if err != nil {
+// flush writes the row group, and ends the file where it has the size that is wanted.
+func (m *merged) flush() error {
+	if err := m.w.WriteGroup(&m.group); err != nil {
 		return fmt.Errorf("write %s: %w", m.file.Tmp, err)
 	}
 	if m.out.n < m.c.cfg.Compact.TargetBytes {
@@ -243,11 +232,10 @@ func (m *merged) finish() error {
 	if m.out == nil {
 		return nil
 	}
-	if len(m.rows) > 0 {
-		if _, err := m.w.Write(m.rows); err != nil {
+	if m.group.Rows() > 0 {
+		if err := m.w.WriteGroup(&m.group); err != nil {
 			return fmt.Errorf("write %s: %w", m.file.Tmp, err)
 		}
-		m.rows = m.rows[:0]
 	}
 	if err := m.w.Close(); err != nil {
 		return fmt.Errorf("finish %s: %w", m.file.Tmp, err)

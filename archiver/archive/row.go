@@ -26,7 +26,7 @@ type Row struct {
 	Incarnation    string            `parquet:"incarnation,dict"`
 	Offset         int64             `parquet:"offset,delta"`
 	Topic          string            `parquet:"topic,dict"`
-	KafkaPartition int32             `parquet:"kafka_partition"`
+	KafkaPartition int32             `parquet:"kafka_partition,delta"`
 	KafkaOffset    int64             `parquet:"kafka_offset,delta"`
 	App            string            `parquet:"app,dict"`
 	Tenant         string            `parquet:"tenant,dict"`
@@ -38,11 +38,11 @@ type Row struct {
 	Host           string            `parquet:"host,dict"`
 	Stream         string            `parquet:"stream,dict"`
 	Level          string            `parquet:"level,dict"`
-	Severity       int32             `parquet:"severity"`
+	Severity       int32             `parquet:"severity,delta"`
 	EventName      string            `parquet:"event_name,dict"`
 	TraceID        string            `parquet:"trace_id,dict"`
-	SpanID         string            `parquet:"span_id"`
-	Body           string            `parquet:"body"`
+	SpanID         string            `parquet:"span_id,delta"`
+	Body           string            `parquet:"body,delta"`
 	Labels         map[string]string `parquet:"labels" parquet-key:",dict" parquet-value:",dict"`
 	Attributes     map[string]string `parquet:"attributes" parquet-key:",dict" parquet-value:",dict"`
 }

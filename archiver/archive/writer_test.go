@@ -2,38 +2,186 @@ package archive
 
 import (
 	"bytes"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"weir/schema"
 )
 
-// TestColumns compares the columns with the schema that Row gives.
+// TestColumns compares the columns of a file with the schema that Row gives: names, types, encodings.
 func TestColumns(t *testing.T) {
-	leaves := parquet.SchemaOf(Row{}).Columns()
-	if len(leaves) != len(columnsOf) {
-		t.Fatalf("%d columns of %d", len(columnsOf), len(leaves))
+	b := &schema.Batch{Source: "s", Resource: []schema.Attr{schema.String(schema.LabelPrefix+"a", "b"), schema.String("c", "d")}, Records: []schema.Record{{Offset: 1}}}
+	f := write(t, []*schema.Batch{b})
+	want := parquet.SchemaOf(Row{})
+	if got := f.Schema().String(); got != want.String() {
+		t.Errorf("schema\n%s, want\n%s", got, want)
 	}
-	for i, leaf := range leaves {
-		name := leaf[0]
-		for _, part := range leaf[1:] {
-			name += "." + part
+	for i, path := range want.Columns() {
+		leaf, _ := want.Lookup(path...)
+		meta := f.Metadata().RowGroups[0].Columns[i].MetaData
+		if !slices.Equal(meta.PathInSchema, path) || meta.Type != format.Type(leaf.Node.Type().Kind()) || meta.Encoding[0] != leaf.Node.Encoding().Encoding() || meta.Codec != format.Zstd {
+			t.Errorf("column %v: is %v, %v, %v, %v", path, meta.PathInSchema, meta.Type, meta.Encoding, meta.Codec)
 		}
-		if columnsOf[i].name != name {
-			t.Errorf("column %d is %s, want %s", i, columnsOf[i].name, name)
+	}
+}
+
+// TestPages writes a row group of several pages of every column, and a small one, through batches and as rows, and compares all values and bounds with what was given.
+func TestPages(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var out bytes.Buffer
+	w := NewWriter(&out)
+	var want []Row
+	var g Group
+	add := func(b *schema.Batch) {
+		for i := range b.Records {
+			rec := &b.Records[i]
+			row := Row{Timestamp: EventTime(rec) / 1000, TimestampNS: rec.Time, ObservedNS: rec.Observed, ID: b.ID(rec), Source: b.Source, Incarnation: b.Begin.Incarnation.String(), Offset: rec.Offset, Topic: b.Topic, KafkaPartition: int32(b.Partition), KafkaOffset: b.KafkaOffset,
+				Stream: "stdout", Level: rec.SeverityText, Severity: rec.Severity, Body: rec.Body, Labels: map[string]string{}, Attributes: map[string]string{}}
+			for _, a := range b.Resource {
+				row.Labels[strings.TrimPrefix(a.Key, schema.LabelPrefix)] = a.Str
+			}
+			for _, a := range rec.Attrs[1:] {
+				row.Attributes[a.Key] = a.Text()
+			}
+			if rec.TraceID != [16]byte{} {
+				row.TraceID = hex.EncodeToString(rec.TraceID[:])
+			}
+			want = append(want, row)
 		}
+		if len(want)%2 == 0 { // as rows
+			for i := range b.Records {
+				g.AddRow(&want[len(want)-len(b.Records)+i])
+			}
+			return
+		}
+		g.Add(b, b.Records)
+	}
+	for at := range int64(150) {
+		b := &schema.Batch{Topic: "weir.logs", Partition: -1, KafkaOffset: math.MaxInt64 - at, Source: fmt.Sprint("s", r.IntN(3)), Begin: schema.Position{Incarnation: schema.Incarnation{Start: at}}}
+		for i := range r.IntN(3) {
+			b.Resource = append(b.Resource, schema.String(fmt.Sprint(schema.LabelPrefix, i), fmt.Sprint(r.IntN(3))))
+		}
+		for i := range 400 + r.IntN(400) {
+			rec := schema.Record{Offset: int64(r.Uint64()), Time: r.Int64N(2) * r.Int64(), Observed: int64(i), Severity: int32(r.Uint32()), SeverityText: []string{"INFO", "warn", strings.Repeat("\xff", 300)}[r.IntN(3)], Attrs: []schema.Attr{schema.String(schema.AttrStream, "stdout")}}
+			rec.Body = strings.Repeat("same beginning ", r.IntN(20)) + strconv.Itoa(r.IntN(100))
+			if i == 7 {
+				rec.Body = strings.Repeat("x", pageBytes+r.IntN(1000))
+			}
+			for k := range max(0, r.IntN(8)-4) {
+				rec.Attrs = append(rec.Attrs, schema.Int(fmt.Sprint("k", k), int64(r.IntN(1000))))
+			}
+			if r.IntN(2) == 0 {
+				rec.TraceID[r.IntN(16)] = byte(1 + r.IntN(255))
+			}
+			b.Records = append(b.Records, rec)
+		}
+		if add(b); at == 140 {
+			if err := w.WriteGroup(&g); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(w.WriteGroup(&g), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(out.Bytes()), int64(out.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range rows(t, f) {
+		if got.Labels == nil {
+			got.Labels = map[string]string{}
+		}
+		if got.Attributes == nil {
+			got.Attributes = map[string]string{}
+		}
+		if !reflect.DeepEqual(got, want[i]) {
+			t.Fatalf("row %d:\n got %.500v\nwant %.500v", i, got, want[i])
+		}
+	}
+	for i, group := range f.RowGroups() {
+		for j, c := range group.ColumnChunks() {
+			checkPages(t, fmt.Sprint("group ", i, " column ", leaves()[j]), c.(*parquet.FileColumnChunk), i == 0, leaves()[j][0] == "body")
+		}
+	}
+}
+
+// checkPages compares the page index and the bounds of a column with its pages. Lines have no bounds.
+func checkPages(t *testing.T, name string, c *parquet.FileColumnChunk, several, lines bool) {
+	t.Helper()
+	offsets, err := c.OffsetIndex()
+	if err != nil {
+		t.Fatal(name, err)
+	}
+	if several && offsets.NumPages() < 2 {
+		t.Errorf("%s has %d pages", name, offsets.NumPages())
+	}
+	index, err := c.ColumnIndex()
+	low, high, bounded := c.Bounds()
+	if lines {
+		if bounded || err == nil && index.NumPages() > 0 {
+			t.Errorf("%s has bounds", name)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(name, err)
+	}
+	if !bounded {
+		t.Errorf("%s has no bounds", name)
+	}
+	pages := c.Pages()
+	defer pages.Close()
+	compare := c.Type().Compare
+	row := int64(0)
+	for i := range offsets.NumPages() {
+		p, err := pages.ReadPage()
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if offsets.FirstRowIndex(i) != row || index.NullCount(i) != p.NumNulls() || index.NullPage(i) != (p.NumNulls() == p.NumValues()) {
+			t.Errorf("%s page %d: the index says row %d of %d, %d nulls of %d", name, i, offsets.FirstRowIndex(i), row, index.NullCount(i), p.NumNulls())
+		}
+		row += p.NumRows()
+		values := make([]parquet.Value, p.NumValues())
+		if n, _ := p.Values().ReadValues(values); n != len(values) {
+			t.Fatalf("%s page %d: %d values of %d", name, i, n, len(values))
+		}
+		from, to := index.MinValue(i), index.MaxValue(i)
+		reached := 0
+		for _, v := range values {
+			if v.IsNull() {
+				continue
+			}
+			if compare(v, from) < 0 || compare(v, to) > 0 || compare(v, low) < 0 || compare(v, high) > 0 {
+				t.Fatalf("%s page %d: %v is not within %v and %v, %v and %v", name, i, v, from, to, low, high)
+			}
+			if compare(v, from) == 0 || compare(v, to) == 0 {
+				reached++
+			}
+		}
+		if reached == 0 && !index.NullPage(i) {
+			t.Errorf("%s page %d: neither bound is a value", name, i)
+		}
+		parquet.Release(p)
 	}
 }
 
 func write(t *testing.T, groups ...[]*schema.Batch) *parquet.File {
 	t.Helper()
 	var out bytes.Buffer
-	w := NewWriter(&out, 1<<20)
+	w := NewWriter(&out)
 	for _, batches := range groups {
 		var g Group
 		for _, b := range batches {

@@ -290,7 +290,7 @@ func (indexerCmd) Run(ctx context.Context, g *globals) error {
 	return g.component(ctx, "indexer")
 }
 
-// archiverMemory is what the archiver may take beside the rows that wait: the Parquet library's buffers, and what Kafka's fetches hold. The
+// archiverMemory is what the archiver may take beside the rows that wait: what packing needs, and what Kafka's fetches hold. The
 // collector works harder near the limit, and cannot keep it where there are very many partitions.
 const archiverMemory = 136 << 20
 

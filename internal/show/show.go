@@ -82,8 +82,7 @@ func (s Style) Line(l Line) string {
 // Clean makes what a terminal would obey visible instead: control characters of both sets, and those that change the
 // direction of text. Tabs stay.
 func Clean(s string) string {
-	at := strings.IndexFunc(s, unsafe)
-	if at < 0 && utf8.ValidString(s) {
+	if plain(s) || strings.IndexFunc(s, unsafe) < 0 && utf8.ValidString(s) {
 		return s
 	}
 	var b strings.Builder
@@ -106,6 +105,16 @@ func Clean(s string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// plain says of most texts soon that there is nothing to clean.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 && c != '\t' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // JSON writes with escapes what JSON would let through to a terminal as it is. The value stays the same.

@@ -1,10 +1,12 @@
 package read
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 	"sync"
 
 	"github.com/parquet-go/parquet-go"
@@ -73,7 +75,13 @@ func (s rowSet) from(i int) int {
 }
 
 const (
-	readAhead = 256 << 10 // how much of a file one call to the store asks for
+	// readAhead is what the library asks for more than it needs.
+	readAhead = 4 << 10
+	// A read at another place than where the one before ended costs a connection to HDFS, as long as pieceGap bytes take. So what is wanted of a row group is read in pieces, with the gaps between.
+	pieceGap   = 1 << 20
+	pieceBytes = 4 << 20
+	// smallChunk is how large the columns are that are wanted whole, whatever the query.
+	smallChunk = 256 << 10
 	// tailBytes is how much of a file's end is read at first and kept while it is open: the footer, and mostly the bloom filters and the
 	// indexes of pages. Each call to HDFS costs a connection.
 	tailBytes = 128 << 10
@@ -137,10 +145,89 @@ type group struct {
 	n    int // of the file's row groups
 	rows int
 	cols map[string]*column
+
+	wanted []span // disjoint and in order
+	pieces []piece
+}
+
+// span is a part of a file.
+type span struct{ from, to int64 }
+
+// piece is a part that was read.
+type piece struct {
+	from int64
+	data []byte
 }
 
 func newGroup(f *file, n int) *group {
-	return &group{file: f, n: n, rows: int(f.RowGroups()[n].NumRows()), cols: map[string]*column{}}
+	g := &group{file: f, n: n, rows: int(f.RowGroups()[n].NumRows()), cols: map[string]*column{}}
+	var small []span
+	for i := range f.Metadata().RowGroups[n].Columns {
+		if s := g.chunkSpan(i); s.to-s.from <= smallChunk {
+			small = append(small, s)
+		}
+	}
+	g.want(small)
+	return g
+}
+
+// chunkSpan is where a column lies.
+func (g *group) chunkSpan(column int) span {
+	c := &g.file.Metadata().RowGroups[g.n].Columns[column].MetaData
+	from := c.DataPageOffset
+	if c.DictionaryPageOffset > 0 {
+		from = min(from, c.DictionaryPageOffset)
+	}
+	return span{from, from + c.TotalCompressedSize}
+}
+
+// want adds to what is wanted.
+func (g *group) want(more []span) {
+	all := append(g.wanted, more...)
+	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	g.wanted = all[:0]
+	for _, s := range all {
+		if last := len(g.wanted) - 1; last >= 0 && s.from <= g.wanted[last].to+pieceGap {
+			g.wanted[last].to = max(g.wanted[last].to, s.to)
+		} else {
+			g.wanted = append(g.wanted, s)
+		}
+	}
+}
+
+// ReadAt reads in pieces of what is wanted.
+func (g *group) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		at := off + int64(n)
+		if data := g.piece(at); len(data) > 0 {
+			n += copy(p[n:], data)
+			continue
+		}
+		i := slices.IndexFunc(g.wanted, func(s span) bool { return s.from <= at && at < s.to+readAhead })
+		if i < 0 || at >= g.file.place.Bytes {
+			k, err := g.file.ReadAt(p[n:], at)
+			return n + k, err
+		}
+		read := make([]byte, min(g.wanted[i].to+readAhead, at+pieceBytes, g.file.place.Bytes)-at)
+		if k, err := g.file.ReadAt(read, at); k < len(read) {
+			return n, cmp.Or(err, io.ErrUnexpectedEOF)
+		}
+		if len(g.pieces) == 2 { // the first one has the small columns, which are read by turns
+			g.pieces = g.pieces[:1]
+		}
+		g.pieces = append(g.pieces, piece{at, read})
+	}
+	return n, nil
+}
+
+// piece is what was read from a place on.
+func (g *group) piece(at int64) []byte {
+	for _, p := range g.pieces {
+		if p.from <= at && at < p.from+int64(len(p.data)) {
+			return p.data[at-p.from:]
+		}
+	}
+	return nil
 }
 
 func (g *group) topic() string { return g.file.place.Topic }
@@ -173,7 +260,7 @@ func (g *group) column(path ...string) (*column, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: index of column %s: %w", g.file.place.Path, key, err)
 	}
-	c := &column{name: key, group: g, chunk: chunk, first: make([]int, index.NumPages()+1), held: map[int]*page{}}
+	c := &column{name: key, group: g, chunk: chunk, index: index, first: make([]int, index.NumPages()+1), held: map[int]*page{}}
 	for i := range index.NumPages() {
 		c.first[i] = int(index.FirstRowIndex(i))
 	}
@@ -202,6 +289,7 @@ type column struct {
 	name  string
 	group *group
 	chunk *parquet.FileColumnChunk
+	index parquet.OffsetIndex
 	first []int // first row of each page, and the number of rows
 	pages *parquet.FilePages
 	next  int // page that pages gives next
@@ -253,6 +341,7 @@ func (p *page) string(i int) string {
 
 // each reads the pages that have rows of the set, and gives them to visit. Pages that it says to keep stay in memory until the group is closed.
 func (c *column) each(rows rowSet, visit func(p *page) (keep bool, err error)) error {
+	c.want(rows)
 	at := 0 // page
 	for row := rows.from(0); row >= 0; row = rows.from(c.first[at]) {
 		for c.first[at+1] <= row {
@@ -284,9 +373,24 @@ func (c *column) each(rows rowSet, visit func(p *page) (keep bool, err error)) e
 	return nil
 }
 
+// want says which pages are wanted of a column that is not wanted whole.
+func (c *column) want(rows rowSet) {
+	whole := c.group.chunkSpan(c.chunk.Column())
+	if whole.to-whole.from <= smallChunk {
+		return
+	}
+	pages := []span{{whole.from, whole.from + 1}} // with the dictionary, if there is one
+	for i := range c.index.NumPages() {
+		if row := rows.from(c.first[i]); row >= 0 && row < c.first[i+1] {
+			pages = append(pages, span{c.index.Offset(i), c.index.Offset(i) + c.index.CompressedPageSize(i)})
+		}
+	}
+	c.group.want(pages)
+}
+
 func (c *column) read(n int) (*page, error) {
 	if c.pages == nil {
-		c.pages, c.next = c.chunk.PagesFrom(c.group.file), 0
+		c.pages, c.next = c.chunk.PagesFrom(c.group), 0
 	}
 	if n != c.next {
 		if err := c.pages.SeekToRow(int64(c.first[n])); err != nil {

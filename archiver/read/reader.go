@@ -14,9 +14,8 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"weir/archiver/archive"
 	"weir/archiver/store"
@@ -278,14 +277,21 @@ func (s *sweep) run(ctx context.Context, give func(*Hit) bool) error {
 		s.add(&list.Places[i])
 	}
 	s.tell()
-	for len(s.queue) > 0 || len(s.held) > 0 {
-		if err := s.step(ctx); err != nil {
+	// While records are given out, the next units are read.
+	reading := s.begin(ctx)
+	defer func() { s.settle(reading) }()
+	for len(reading.units) > 0 || len(s.queue) > 0 || len(s.held) > 0 {
+		if err := s.end(ctx, reading); err != nil {
 			return err
 		}
+		reading = s.begin(ctx)
 		s.tell()
-		if !s.give(give) {
+		if !s.give(reading, give) {
 			s.tell()
 			return nil
+		}
+		if len(reading.units) == 0 { // the limit was moved
+			reading = s.begin(ctx)
 		}
 	}
 	s.tell()
@@ -316,32 +322,53 @@ type result struct {
 	err    error
 }
 
-// step reads the next units, several at once, and holds what they gave.
-func (s *sweep) step(ctx context.Context) error {
-	var batch []*unit
-	for len(batch) < 2*s.workers && len(s.queue) > 0 && s.queue[0].low < s.limit {
-		batch = append(batch, heap.Pop(&s.queue).(*unit))
+// batch is units that are being read at once.
+type batch struct {
+	units   []*unit
+	results []result
+	reading sync.WaitGroup
+	settled bool
+}
+
+// begin starts to read the next units.
+func (s *sweep) begin(ctx context.Context) *batch {
+	b := new(batch)
+	for len(b.units) < s.workers && len(s.queue) > 0 && s.queue[0].low < s.limit {
+		b.units = append(b.units, heap.Pop(&s.queue).(*unit))
 	}
-	results := make([]result, len(batch))
-	var g errgroup.Group
-	g.SetLimit(s.workers)
-	for i, u := range batch {
-		g.Go(func() error {
-			if results[i].err = ctx.Err(); results[i].err == nil {
-				results[i] = s.unit(u)
+	b.results = make([]result, len(b.units))
+	for i, u := range b.units {
+		b.reading.Go(func() {
+			if b.results[i].err = ctx.Err(); b.results[i].err == nil {
+				b.results[i] = s.unit(u)
 			}
-			return nil
 		})
 	}
-	_ = g.Wait() // the errors are in the results
-	for i, u := range batch {
-		for _, one := range results[i].groups {
+	return b
+}
+
+// settle waits for units, whose files are open then.
+func (s *sweep) settle(b *batch) {
+	b.reading.Wait()
+	if b.settled {
+		return
+	}
+	b.settled = true
+	for i := range b.results {
+		for _, one := range b.results[i].groups {
 			s.open[one.file] = true
 		}
+	}
+}
+
+// end waits for units, and holds what they gave.
+func (s *sweep) end(ctx context.Context, b *batch) error {
+	s.settle(b)
+	for i, u := range b.units {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.take(ctx, u, &results[i]); err != nil {
+		if err := s.take(ctx, u, &b.results[i]); err != nil {
 			return err
 		}
 	}
@@ -472,9 +499,11 @@ func (s *sweep) drop(which func(h *Hit) bool) {
 }
 
 // give gives out what no unit can come before any more. It reports false where the caller wants no more.
-func (s *sweep) give(to func(*Hit) bool) bool {
+func (s *sweep) give(reading *batch, to func(*Hit) bool) bool {
 	bound := int64(everything)
-	if len(s.queue) > 0 {
+	if len(reading.units) > 0 { // they are the first of the queue
+		bound = reading.units[0].low
+	} else if len(s.queue) > 0 {
 		bound = s.queue[0].low
 	}
 	limited := s.limit != everything && bound >= s.limit // and all is read up to the limit

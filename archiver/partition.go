@@ -177,11 +177,10 @@ func (f *hourFile) add(b *schema.Batch, records []schema.Record) {
 			f.min, f.max, f.first = at, at, b.KafkaOffset
 		}
 		f.min, f.max = min(f.min, at), max(f.max, at)
-		f.content.AddRecord(b, &records[i])
 	}
 	f.last = b.KafkaOffset
 	f.rows += int64(len(records))
-	f.group.Add(b, records)
+	f.group.Add(b, records, &f.content)
 }
 
 // flush writes the row group that a file holds in memory.

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// A page of texts has pageBytes before they are packed, or one text more than fit: a packer's block, and little for a reader that wants few rows of it.
-	pageBytes = 128 << 10
+	// A page of texts has pageBytes before they are packed, or one text more than fit. Pages of half as many take 2 % more in all, of twice as many 1 % less; but of each column
+	// of each open hour one waits in memory, and a reader that wants few rows unpacks the others of their pages too.
+	pageBytes = 256 << 10
 	// pageRows is the most rows of a page of anything else.
 	pageRows = 64 << 10
 	// maxBound is how much of a text is kept as a bound.
@@ -71,7 +72,7 @@ type scratch struct {
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 func (c *chunk) add(s *scratch, p *page) {
-	s.packed = pages.pack(s.packed, p.data)
+	s.packed = pack(s.packed, p.data)
 	levels := len(p.repetition) + len(p.defined)
 	sum := crc32.Update(crc32.Update(crc32.ChecksumIEEE(p.repetition), crc32.IEEETable, p.defined), crc32.IEEETable, s.packed)
 	header := encoded(thrift.Marshal(new(thrift.CompactProtocol), &format.PageHeader{
@@ -279,7 +280,7 @@ func (d *dictionary) page(s *scratch) (done []byte, unpacked int) {
 	for _, v := range d.values {
 		s.data = append(binary.LittleEndian.AppendUint32(s.data, uint32(len(v))), v...)
 	}
-	s.packed = pages.pack(s.packed, s.data)
+	s.packed = pack(s.packed, s.data)
 	header := encoded(thrift.Marshal(new(thrift.CompactProtocol), &format.PageHeader{
 		Type: format.DictionaryPage, UncompressedPageSize: int32(len(s.data)), CompressedPageSize: int32(len(s.packed)), CRC: int32(crc32.ChecksumIEEE(s.packed)),
 		DictionaryPageHeader: thrift.New(format.DictionaryPageHeader{NumValues: int32(len(d.values)), Encoding: format.Plain}),

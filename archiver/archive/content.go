@@ -62,9 +62,9 @@ type Summer struct {
 	buf []byte
 }
 
-// AddRecord adds a record of a batch.
-func (s *Summer) AddRecord(b *schema.Batch, r *schema.Record) {
-	s.buf = append(b.AppendID(s.buf[:0], r), 0)
+// addRecord adds a record of a batch, whose id is at hand.
+func (s *Summer) addRecord(id string, b *schema.Batch, r *schema.Record) {
+	s.buf = append(append(s.buf[:0], id...), 0)
 	s.add(int32(b.Partition), b.KafkaOffset, r.Time, r.Observed, r.Severity, r.EventName, r.Body)
 }
 

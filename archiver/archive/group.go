@@ -77,8 +77,8 @@ func (g *Group) Held() (n int) {
 // numberBytes is what a row's numbers take.
 const numberBytes = 5*8 + 2*4
 
-// Add adds some records of a batch. It keeps nothing of them.
-func (g *Group) Add(b *schema.Batch, records []schema.Record) {
+// Add adds some records of a batch, and to a sum. It keeps nothing of them.
+func (g *Group) Add(b *schema.Batch, records []schema.Record, sum *Summer) {
 	c := g.grow(len(records))
 	c.source.add(b.Source, len(records))
 	c.incarnation.add(b.Begin.Incarnation.String(), len(records))
@@ -98,6 +98,8 @@ func (g *Group) Add(b *schema.Batch, records []schema.Record) {
 		c.observedNS.add(r.Observed, 1)
 		g.text = b.AppendID(g.text[:0], r)
 		c.id.add(view(g.text))
+		sum.addRecord(view(g.text), b, r)
+		g.bytes += len(g.text) + len(r.Body)
 		c.offset.add(r.Offset, 1)
 		c.level.add(Level(r), 1)
 		c.severity.add(int64(r.Severity), 1)
@@ -112,7 +114,7 @@ func (g *Group) Add(b *schema.Batch, records []schema.Record) {
 			c.attributes.add(own, 1)
 			same = 0
 		}
-		g.bytes += len(g.text) + len(r.Body) + pairBytes(own)
+		g.bytes += pairBytes(own)
 	}
 	c.attributes.add(res.attrs, same)
 }

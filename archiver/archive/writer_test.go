@@ -43,6 +43,7 @@ func TestPages(t *testing.T) {
 	w := NewWriter(&out)
 	var want []Row
 	var g Group
+	var sum, sumOfRows Summer
 	add := func(b *schema.Batch) {
 		for i := range b.Records {
 			rec := &b.Records[i]
@@ -61,11 +62,13 @@ func TestPages(t *testing.T) {
 		}
 		if len(want)%2 == 0 { // as rows
 			for i := range b.Records {
-				g.AddRow(&want[len(want)-len(b.Records)+i])
+				row := &want[len(want)-len(b.Records)+i]
+				g.AddRow(row)
+				sum.Add(row)
 			}
 			return
 		}
-		g.Add(b, b.Records)
+		g.Add(b, b.Records, &sum)
 	}
 	for at := range int64(150) {
 		b := &schema.Batch{Topic: "weir.logs", Partition: -1, KafkaOffset: math.MaxInt64 - at, Source: fmt.Sprint("s", r.IntN(3)), Begin: schema.Position{Incarnation: schema.Incarnation{Start: at}}}
@@ -109,6 +112,10 @@ func TestPages(t *testing.T) {
 		if !reflect.DeepEqual(got, want[i]) {
 			t.Fatalf("row %d:\n got %.500v\nwant %.500v", i, got, want[i])
 		}
+		sumOfRows.Add(&got)
+	}
+	if sum.Sum != sumOfRows.Sum {
+		t.Error("the sum of the batches is not that of their rows")
 	}
 	for i, group := range f.RowGroups() {
 		for j, c := range group.ColumnChunks() {
@@ -185,7 +192,7 @@ func write(t *testing.T, groups ...[]*schema.Batch) *parquet.File {
 	for _, batches := range groups {
 		var g Group
 		for _, b := range batches {
-			g.Add(b, b.Records)
+			g.Add(b, b.Records, new(Summer))
 		}
 		if err := w.WriteGroup(&g); err != nil {
 			t.Fatal(err)

@@ -36,10 +36,7 @@ func (k *Kafka) OffsetAt(ctx context.Context, tp TopicPartition, t time.Time) (i
 
 // Committed returns the offset that a group goes on from, -1 where it has committed none. What cannot be told is an error, other than with GroupOffsets.
 func (k *Kafka) Committed(ctx context.Context, group string, tp TopicPartition) (int64, error) {
-	res, err := k.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{tp.Topic: {tp.Partition}}})
-	if err == nil {
-		err = res.Error
-	}
+	res, err := k.offsetFetch(ctx, group, map[string][]int{tp.Topic: {tp.Partition}})
 	if errors.Is(err, kafka.GroupIdNotFound) {
 		return -1, nil
 	}

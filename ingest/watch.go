@@ -122,10 +122,7 @@ func (k *Kafka) GroupOffsets(ctx context.Context, group string, of map[TopicPart
 	if len(ask) == 0 {
 		return nil, nil
 	}
-	res, err := k.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: ask})
-	if err == nil {
-		err = res.Error
-	}
+	res, err := k.offsetFetch(ctx, group, ask)
 	if errors.Is(err, kafka.GroupIdNotFound) {
 		return nil, nil
 	}
@@ -141,4 +138,18 @@ func (k *Kafka) GroupOffsets(ctx context.Context, group string, of map[TopicPart
 		}
 	}
 	return at, nil
+}
+
+// offsetFetch asks a group's coordinator, and for some seconds again where another broker has become that, or the group's topic is only being made.
+func (k *Kafka) offsetFetch(ctx context.Context, group string, topics map[string][]int) (*kafka.OffsetFetchResponse, error) {
+	for try := 0; ; try++ {
+		res, err := k.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: topics})
+		if err == nil {
+			err = res.Error
+		}
+		moving := errors.Is(err, kafka.NotCoordinatorForGroup) || errors.Is(err, kafka.GroupCoordinatorNotAvailable) || errors.Is(err, kafka.GroupLoadInProgress)
+		if !moving || try == 6 || pause(ctx, ctx, backoff(try)) != nil {
+			return res, err
+		}
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"weir/schema"
 )
@@ -119,5 +121,24 @@ func TestWatchPace(t *testing.T) {
 	}, func(int64) {})
 	if ctx.Err() != context.Canceled {
 		t.Error("the second did not come")
+	}
+}
+
+// TestCoordinatorMoves: where the group's coordinator is not there yet, its offsets are asked for again.
+func TestCoordinatorMoves(t *testing.T) {
+	cluster, k := testKafka(t, 1)
+	refuse := []kafka.Error{kafka.NotCoordinatorForGroup, kafka.GroupCoordinatorNotAvailable, kafka.GroupLoadInProgress}
+	cluster.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if len(refuse) == 0 {
+			return nil, nil, false
+		}
+		res := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+		res.ErrorCode, refuse = int16(refuse[0]), refuse[1:]
+		return res, nil, true
+	})
+	at, err := k.GroupOffsets(t.Context(), "nobody", map[TopicPartition][2]int64{{schema.TopicLogs, 0}: {}})
+	if err != nil || len(at) != 0 || len(refuse) != 0 {
+		t.Errorf("%v: %v, and %v is not asked after", err, at, refuse)
 	}
 }

@@ -79,9 +79,10 @@ func (p *partition) flushLargest() bool {
 }
 
 func (p *partition) fullest() (f *hourFile) {
+	most := 0
 	for _, h := range p.hours {
-		if n := h.group.Held(); n > 0 && (f == nil || n > f.group.Held()) {
-			f = h
+		if n := h.group.Held(); n > most {
+			f, most = h, n
 		}
 	}
 	return f

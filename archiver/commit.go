@@ -225,17 +225,16 @@ func (p *partition) place(f *archive.File) error {
 func (p *partition) gone(f *archive.File) (bool, error) {
 	ctx, hour := context.Background(), f.MinTime.Truncate(time.Hour)
 	scope := archive.Scope{Since: hour, Until: hour.Add(time.Hour)}
-	compactions, err := archive.Compactions(ctx, p.a.store, p.tp.Topic, scope)
+	records, err := archive.ReadRecords(ctx, p.a.store, p.tp.Topic, scope)
 	if err != nil {
 		return false, err
 	}
-	for _, c := range compactions {
+	for _, c := range records.Compactions {
 		if slices.ContainsFunc(c.Replaces, func(r archive.Replaced) bool { return r.Path == f.Path && r.SHA256 == f.SHA256 }) {
 			return true, nil
 		}
 	}
-	expiries, err := archive.Expiries(ctx, p.a.store, p.tp.Topic, scope)
-	return archive.Covers(expiries, f), err
+	return archive.Covers(records.Expiries, f), nil
 }
 
 // same tells a file that is in its place from another one that has its name, say of an archive whose _weir folder was lost.

@@ -409,24 +409,7 @@ func TestCompactLeaves(t *testing.T) {
 		t.Run("files of a commit killed at "+step, func(t *testing.T) {
 			root := "file://" + t.TempDir()
 			fill(t, root, 0, 2, few)
-			a := testArchiver(t, root)
-			defer a.Close()
-			a.hook = func(s string) error {
-				if s == step {
-					return errors.New("killed")
-				}
-				return nil
-			}
-			s, _, err := a.Open(t.Context(), tp)
-			if err == nil {
-				err = s.Write(t.Context(), few(2))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Commit(t.Context(), ingest.Checkpoint{NextOffset: 3}); err == nil {
-				t.Fatal("the commit went through")
-			}
+			killCommit(t, root, step)
 			c := testCompactor(t, root)
 			records, err := compactAll(t, c)
 			if err != nil || len(records) != 1 || len(records[0].Replaces) != want {
@@ -442,12 +425,7 @@ func TestCompactLeaves(t *testing.T) {
 		dir := t.TempDir()
 		fill(t, "file://"+dir, 0, 2, few)
 		c := testCompactor(t, "file://"+dir)
-		c.hook = func(step string) error {
-			if step == "remove" {
-				return errors.New("killed")
-			}
-			return nil
-		}
+		c.hook = killedAt("remove")
 		if _, err := compactAll(t, c); err == nil {
 			t.Fatal("it was not killed")
 		}
@@ -478,4 +456,32 @@ func TestCompactLeaves(t *testing.T) {
 			t.Errorf("%+v, %v", hours, err)
 		}
 	})
+}
+
+// killedAt is a hook that kills at a step.
+func killedAt(step string) func(string) error {
+	return func(s string) error {
+		if s == step {
+			return errors.New("killed")
+		}
+		return nil
+	}
+}
+
+// killCommit has the archiver write few(2) to an archive that ends at offset 2, and kills it at a step of the commit. It runs on until the test's end.
+func killCommit(t *testing.T, root, step string) {
+	t.Helper()
+	a := testArchiver(t, root)
+	t.Cleanup(func() { a.Close() })
+	a.hook = killedAt(step)
+	s, _, err := a.Open(t.Context(), tp)
+	if err == nil {
+		err = s.Write(t.Context(), few(2))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), ingest.Checkpoint{NextOffset: 3}); err == nil {
+		t.Fatal("the commit went through")
+	}
 }

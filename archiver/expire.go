@@ -114,42 +114,39 @@ func (e *Expirer) hours(base string, d *Day) (dirs []string, err error) {
 
 // Look says what would be done with a day's files, and changes nothing.
 func (e *Expirer) Look(ctx context.Context, d *Day) error {
-	scope := archive.Scope{Since: d.Start, Until: d.Start.AddDate(0, 0, 1)}
-	places, err := archive.OfDay(ctx, e.c.store, d.Topic, d.Start)
+	_, err := e.look(ctx, d)
+	return err
+}
+
+// look is Look, and gives the day's expiry records too.
+func (e *Expirer) look(ctx context.Context, d *Day) ([]*archive.Expiry, error) {
+	places, records, err := archive.OfDay(ctx, e.c.store, d.Topic, d.Start)
 	if err != nil {
-		return err
-	}
-	expiries, err := archive.Expiries(ctx, e.c.store, d.Topic, scope)
-	if err != nil {
-		return err
-	}
-	compactions, err := archive.Compactions(ctx, e.c.store, d.Topic, scope)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	live, expired, replaced := map[string]archive.Place{}, map[string]bool{}, map[string]bool{}
 	for _, p := range places {
 		live[p.Path] = p
 	}
-	for _, x := range expiries {
+	for _, x := range records.Expiries {
 		for _, f := range x.Files {
 			expired[f.Path] = true
 		}
 	}
-	for _, c := range compactions {
+	for _, c := range records.Compactions {
 		for _, r := range c.Replaces {
 			replaced[r.Path] = true
 		}
 	}
 	hours, err := e.hours("", d)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d.Files, d.Rows, d.Bytes, d.Again, d.Unfinished, d.Left = nil, 0, 0, nil, false, nil
 	for _, hour := range hours {
 		entries, err := e.list(hour)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, f := range entries {
 			name := path.Join(hour, f.Name)
@@ -168,7 +165,7 @@ func (e *Expirer) Look(ctx context.Context, d *Day) error {
 			}
 		}
 	}
-	return nil
+	return records.Expiries, nil
 }
 
 // Run lets a day expire. The record is nil where nothing new had to be recorded.
@@ -194,15 +191,12 @@ func (e *Expirer) run(ctx context.Context, d *Day) (r *archive.Expiry, err error
 	if err := e.shutOut(ctx, d, base, own); err != nil {
 		return nil, err
 	}
-	if err := e.Look(ctx, d); err != nil {
+	before, err := e.look(ctx, d)
+	if err != nil {
 		return nil, err
 	}
 	if d.Unfinished {
 		return nil, errors.New("files that a compaction has replaced are there: run it again")
-	}
-	before, err := archive.Expiries(ctx, e.c.store, d.Topic, archive.Scope{Since: d.Start, Until: d.Start.AddDate(0, 0, 1)})
-	if err != nil {
-		return nil, err
 	}
 	gone := d.Again
 	if len(gone) > 0 {

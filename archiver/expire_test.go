@@ -158,12 +158,7 @@ func expireKilled(t *testing.T, newRoot func(*testing.T) string, most int) {
 			t.Fatal(err)
 		}
 		fill(t, root, 2, 4, few)
-		c.hook = func(step string) error {
-			if step == "place" {
-				return errors.New("killed")
-			}
-			return nil
-		}
+		c.hook = killedAt("place")
 		if _, err := compactAll(t, c); err == nil {
 			t.Fatal("the compaction went through")
 		}
@@ -297,12 +292,7 @@ func TestCompactStalePlan(t *testing.T) {
 	if err != nil || len(hours) != 1 || len(hours[0].Merges) != 1 {
 		t.Fatal(hours, err)
 	}
-	e.c.hook = func(step string) error {
-		if step == "delete" {
-			return errors.New("killed")
-		}
-		return nil
-	}
+	e.c.hook = killedAt("delete")
 	if _, _, err := expireAll(t, e); err == nil {
 		t.Fatal("it was not killed")
 	}
@@ -362,24 +352,7 @@ func TestExpireLeaves(t *testing.T) {
 		t.Run("files of a commit killed at "+step, func(t *testing.T) {
 			root := "file://" + t.TempDir()
 			fill(t, root, 0, 2, few)
-			a := testArchiver(t, root)
-			defer a.Close()
-			a.hook = func(s string) error {
-				if s == step {
-					return errors.New("killed")
-				}
-				return nil
-			}
-			s, _, err := a.Open(t.Context(), tp)
-			if err == nil {
-				err = s.Write(t.Context(), few(2))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Commit(t.Context(), ingest.Checkpoint{NextOffset: 3}); err == nil {
-				t.Fatal("the commit went through")
-			}
+			killCommit(t, root, step)
 			c, e := testCompactor(t, root), testExpirer(t, root)
 			if records, _, err := expireAll(t, e); err != nil || len(records) != 1 || len(records[0].Files) != want {
 				t.Errorf("expired %+v, %v", records, err)
@@ -397,12 +370,7 @@ func TestExpireLeaves(t *testing.T) {
 		root := "file://" + t.TempDir()
 		fill(t, root, 0, 2, few)
 		e := testExpirer(t, root)
-		e.c.hook = func(step string) error {
-			if step == "delete" {
-				return errors.New("killed")
-			}
-			return nil
-		}
+		e.c.hook = killedAt("delete")
 		if _, _, err := expireAll(t, e); err == nil {
 			t.Fatal("it was not killed")
 		}

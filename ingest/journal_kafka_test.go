@@ -7,8 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,17 +15,7 @@ import (
 
 // TestJournalOnKafka writes the largest entry that a state may become, and has one writer overtake another.
 func TestJournalOnKafka(t *testing.T) {
-	brokers := os.Getenv("WEIR_KAFKA_BROKERS")
-	if brokers == "" {
-		t.Fatal("WEIR_KAFKA_BROKERS is not set: run `make e2e`, or `eval \"$(deployments/dev/stack env)\"` first")
-	}
-	cfg := DefaultKafkaConfig()
-	cfg.Brokers = strings.Split(brokers, ",")
-	k, err := NewKafka(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
+	k := stackKafka(t)
 	specs := DefaultTopics(1, 1)
 	spec := specs[len(specs)-1]
 	spec.Name = fmt.Sprintf("weir-test-journal-%d", time.Now().UnixNano())

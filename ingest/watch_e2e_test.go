@@ -17,17 +17,7 @@ import (
 
 // TestRealWatch looks on at a real Kafka: the topic, a table, and what a group committed.
 func TestRealWatch(t *testing.T) {
-	brokers := os.Getenv("WEIR_KAFKA_BROKERS")
-	if brokers == "" {
-		t.Fatal("WEIR_KAFKA_BROKERS is not set; run make e2e")
-	}
-	cfg := DefaultKafkaConfig()
-	cfg.Brokers = strings.Split(brokers, ",")
-	k, err := NewKafka(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
+	k := stackKafka(t)
 	topic, group := fmt.Sprint("watched-", time.Now().UnixNano()), fmt.Sprint("watching-", time.Now().UnixNano())
 	plan, err := PlanTopics(t.Context(), k, []TopicSpec{{topic, 1, 1, nil}, {topic + "-table", 1, 1, map[string]string{"cleanup.policy": "compact"}}, {StateTopic(group), 1, 1, map[string]string{"cleanup.policy": "compact"}}})
 	if err != nil {
@@ -74,4 +64,21 @@ func TestRealWatch(t *testing.T) {
 		at, err := k.GroupOffsets(t.Context(), group, ends)
 		return err == nil && at[tp] == ends[tp][1]
 	})
+}
+
+// stackKafka connects to the Kafka that make e2e has started.
+func stackKafka(t *testing.T) *Kafka {
+	t.Helper()
+	brokers := os.Getenv("WEIR_KAFKA_BROKERS")
+	if brokers == "" {
+		t.Fatal("WEIR_KAFKA_BROKERS is not set: run `make e2e`, or `eval \"$(deployments/dev/stack env)\"` first")
+	}
+	cfg := DefaultKafkaConfig()
+	cfg.Brokers = strings.Split(brokers, ",")
+	k, err := NewKafka(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	return k
 }

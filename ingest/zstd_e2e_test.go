@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -21,17 +20,8 @@ import (
 // TestRealZstd lets a real broker and readers of the Java and the C library take what the producer compressed. The broker looks into what it
 // takes, and on one of the topics compresses it anew.
 func TestRealZstd(t *testing.T) {
-	brokers := os.Getenv("WEIR_KAFKA_BROKERS")
-	if brokers == "" {
-		t.Fatal("WEIR_KAFKA_BROKERS is not set; run make e2e")
-	}
-	cfg := DefaultKafkaConfig()
-	cfg.Brokers = strings.Split(brokers, ",")
-	k, err := NewKafka(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
+	k := stackKafka(t)
+	brokers := strings.Join(k.cfg.Brokers, ",")
 	for _, compression := range []string{"producer", "lz4"} {
 		t.Run(compression, func(t *testing.T) {
 			topic := fmt.Sprint("zstd-", compression, "-", time.Now().UnixNano())

@@ -93,17 +93,12 @@ func List(ctx context.Context, s store.Store, scope Scope) (*Listing, error) {
 		if err != nil {
 			return nil, err
 		}
-		compactions, err := Compactions(ctx, s, topic, scope)
+		records, err := ReadRecords(ctx, s, topic, scope)
 		if err != nil {
 			return nil, err
 		}
-		expiries, err := Expiries(ctx, s, topic, scope)
-		if err != nil {
-			return nil, err
-		}
-		all := Resolve(listed, compactions)
-		left := Unexpired(all, expiries)
-		l.Expired += len(all) - len(left)
+		left, expired := records.Living(listed)
+		l.Expired += expired
 		l.Places = append(l.Places, left...)
 	}
 	l.Places = slices.DeleteFunc(l.Places, func(p Place) bool {
@@ -120,6 +115,27 @@ func List(ctx context.Context, s store.Store, scope Scope) (*Listing, error) {
 // overlaps tells whether something from first to last, both included, has a part in the scope.
 func (s *Scope) overlaps(first, last time.Time) bool {
 	return (s.Since.IsZero() || !last.Before(s.Since)) && (s.Until.IsZero() || first.Before(s.Until))
+}
+
+// Records are what says which of the files that manifests list still hold.
+type Records struct {
+	Compactions []*Compaction
+	Expiries    []*Expiry
+}
+
+// ReadRecords reads a topic's records of a scope, compactions first: what a compaction has merged may expire in between.
+func ReadRecords(ctx context.Context, s store.Store, topic string, scope Scope) (r Records, err error) {
+	if r.Compactions, err = Compactions(ctx, s, topic, scope); err == nil {
+		r.Expiries, err = Expiries(ctx, s, topic, scope)
+	}
+	return r, err
+}
+
+// Living puts merged files in the place of those that they replace, and leaves out what has expired, which it counts.
+func (r *Records) Living(listed []Place) (left []Place, expired int) {
+	all := Resolve(listed, r.Compactions)
+	left = Unexpired(all, r.Expiries)
+	return left, len(all) - len(left)
 }
 
 // Resolve puts merged files in the place of those that they replace.
@@ -389,40 +405,36 @@ func lateManifests(ctx context.Context, s store.Store, topic string, scope Scope
 }
 
 // OfDay lists what the folders of a day hold of the files that manifests and compaction records list, whenever those were made, without what
-// is replaced or expired. Files that are not in their places may be in it or not.
-func OfDay(ctx context.Context, s store.Store, topic string, day time.Time) ([]Place, error) {
+// is replaced or expired, and the records that say so. Files that are not in their places may be in it or not.
+func OfDay(ctx context.Context, s store.Store, topic string, day time.Time) (places []Place, records Records, err error) {
 	partitions, err := Partitions(s, topic)
 	if err != nil {
-		return nil, err
+		return nil, records, err
 	}
 	all := map[int]*laterDays{}
 	for _, tp := range partitions {
 		days, err := manifestDays(s, tp)
 		if err != nil {
-			return nil, err
+			return nil, records, err
 		}
 		all[tp.Partition] = &laterDays{store: s, tp: tp, days: days, listed: map[time.Time][]ManifestName{}}
 	}
 	scope := Scope{Since: day, Until: day.AddDate(0, 0, 1)}
 	names, err := lateManifests(ctx, s, topic, scope, nil, all)
 	if err != nil {
-		return nil, err
+		return nil, records, err
 	}
 	listed, err := readManifests(ctx, s, names)
 	if err != nil {
-		return nil, err
+		return nil, records, err
 	}
-	compactions, err := Compactions(ctx, s, topic, scope)
-	if err != nil {
-		return nil, err
+	if records, err = ReadRecords(ctx, s, topic, scope); err != nil {
+		return nil, records, err
 	}
-	expiries, err := Expiries(ctx, s, topic, scope)
-	if err != nil {
-		return nil, err
-	}
-	places := slices.DeleteFunc(Unexpired(Resolve(listed, compactions), expiries), func(p Place) bool { return !scope.overlaps(p.MinTime, p.MaxTime) })
+	places, _ = records.Living(listed)
+	places = slices.DeleteFunc(places, func(p Place) bool { return !scope.overlaps(p.MinTime, p.MaxTime) })
 	slices.SortFunc(places, func(a, b Place) int { return cmp.Compare(a.Path, b.Path) })
-	return places, nil
+	return places, records, nil
 }
 
 // readManifests reads manifests, several at once, and lists their files.

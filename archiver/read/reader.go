@@ -545,11 +545,7 @@ func (s *sweep) failed(ctx context.Context, u *unit, why error) error {
 	s.release(u)
 	hour := u.place.Hour()
 	scope := archive.Scope{Since: hour, Until: hour.Add(time.Hour)}
-	compactions, err := archive.Compactions(ctx, s.store, u.place.Topic, scope)
-	if err != nil {
-		return errors.Join(why, err)
-	}
-	expiries, err := archive.Expiries(ctx, s.store, u.place.Topic, scope)
+	records, err := archive.ReadRecords(ctx, s.store, u.place.Topic, scope)
 	if err != nil {
 		return errors.Join(why, err)
 	}
@@ -559,7 +555,7 @@ func (s *sweep) failed(ctx context.Context, u *unit, why error) error {
 			old = append(old, *p)
 		}
 	}
-	now := archive.Unexpired(archive.Resolve(old, compactions), expiries)
+	now, _ := records.Living(old)
 	has := func(places []archive.Place, path string) bool {
 		return slices.ContainsFunc(places, func(p archive.Place) bool { return p.Path == path })
 	}
